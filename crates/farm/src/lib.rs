@@ -1,0 +1,12 @@
+//! What the coordinator decides, whole: what happened comes in, store writes and effects come out.
+//!
+//! Pure: no clock, socket, file or randomness. It puts the scheduler (who gets which machine) and
+//! the runners (one per attempt) together with what must be durable before what. The coordinator's
+//! shell commits [`Step::writes`] in one transaction and only then performs [`Step::effects`].
+//! Start reading at [`Farm::handle`].
+
+mod restored;
+mod write;
+
+pub use restored::{Restored, RestoredAttempt, RestoredBuild, RestoredStep};
+pub use write::{MachineFacts, NewBuild, Write};
