@@ -5,8 +5,12 @@
 //! shell commits [`Step::writes`] in one transaction and only then performs [`Step::effects`].
 //! Start reading at [`Farm::handle`].
 
+mod farm;
+mod plan;
 mod restored;
 mod write;
 
+pub use farm::{BACK_OFF, Effect, Farm, Input, RETRIES, Step, Want};
+pub use plan::plan;
 pub use restored::{Restored, RestoredAttempt, RestoredBuild, RestoredStep};
 pub use write::{MachineFacts, NewBuild, Write};

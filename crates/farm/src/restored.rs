@@ -1,4 +1,4 @@
-use ids::{AttemptId, BuilderName, BuildId, GitHash, HostType, MachineId, RepoName, Timestamp};
+use ids::{AttemptId, BuildId, BuilderName, GitHash, HostType, MachineId, RepoName, Timestamp};
 use runner::Plan;
 
 /// Everything unfinished that the store holds: what a coordinator starts from.

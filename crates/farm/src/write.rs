@@ -9,20 +9,61 @@ pub enum Write {
     BuildCreated(NewBuild),
     /// Takes the machine's lease: a store that already has one for this machine must refuse the
     /// whole transaction, for the core would have given one machine to two attempts.
-    AttemptStarted { attempt: AttemptId, machine: MachineId, host_type: HostType, at: Timestamp, plan: Plan },
+    AttemptStarted {
+        attempt: AttemptId,
+        machine: MachineId,
+        host_type: HostType,
+        at: Timestamp,
+        plan: Plan,
+    },
     /// The command is about to be started on the machine; after a restart it may or may not run there.
-    StepStarted { step: StepId, at: Timestamp },
-    StepEnded { step: StepId, at: Timestamp, ok: bool, state: String },
+    StepStarted {
+        step: StepId,
+        at: Timestamp,
+    },
+    StepEnded {
+        step: StepId,
+        at: Timestamp,
+        ok: bool,
+        state: String,
+    },
     /// Gives the lease back.
-    AttemptEnded { attempt: AttemptId, at: Timestamp, outcome: Outcome },
+    AttemptEnded {
+        attempt: AttemptId,
+        at: Timestamp,
+        outcome: Outcome,
+    },
     /// Back in line, as after an infra attempt or a retry by hand. `not_before` is back-off.
-    BuildWaiting { build: BuildId, since: Timestamp, not_before: Option<Timestamp>, tries_left: u32, why: String },
+    BuildWaiting {
+        build: BuildId,
+        since: Timestamp,
+        not_before: Option<Timestamp>,
+        tries_left: u32,
+        why: String,
+    },
     /// No more attempts unless somebody asks.
-    BuildDone { build: BuildId, at: Timestamp, outcome: Outcome },
-    MachineUp { machine: MachineId, host_type: HostType, at: Timestamp, facts: MachineFacts },
-    MachineDown { machine: MachineId, at: Timestamp, why: String },
+    BuildDone {
+        build: BuildId,
+        at: Timestamp,
+        outcome: Outcome,
+    },
+    MachineUp {
+        machine: MachineId,
+        host_type: HostType,
+        at: Timestamp,
+        facts: MachineFacts,
+    },
+    MachineDown {
+        machine: MachineId,
+        at: Timestamp,
+        why: String,
+    },
     /// The wish of a person, taken from the store's intents, has been dealt with.
-    IntentDone { intent: i64, at: Timestamp, answer: String },
+    IntentDone {
+        intent: i64,
+        at: Timestamp,
+        answer: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -139,7 +139,9 @@ mod tests {
         for good in ["master", "release/1.2", "dev.x", "ünï", "a-b"] {
             assert!(BranchName::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "-x", "a..b", "a b", "a~1", "@{1}", "@", "a.lock", "a//b", "/a", "a/", ".a", "a\n"] {
+        for bad in [
+            "", "-x", "a..b", "a b", "a~1", "@{1}", "@", "a.lock", "a//b", "/a", "a/", ".a", "a\n",
+        ] {
             assert!(BranchName::parse(bad).is_err(), "{bad:?}");
         }
     }

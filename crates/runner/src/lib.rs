@@ -5,22 +5,30 @@
 //! Start reading there.
 
 mod plan;
-
-
-
+mod state;
+#[cfg(test)]
+mod tests;
 
 pub use plan::{Command, Plan, StepPlan};
-
+pub use state::{Action, Input, REATTACH, Record, Runner, STOP_GRACE};
 
 /// How an attempt ended. Every attempt is kept, with this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Passed,
     /// The code under test, or its recipe, is at fault: reported, never retried by itself.
-    Failed { step: u32, reason: String },
+    Failed {
+        step: u32,
+        reason: String,
+    },
     /// The farm is at fault: retried elsewhere, never a red build.
-    Infra { cause: InfraCause, detail: String },
-    Cancelled { by: String },
+    Infra {
+        cause: InfraCause,
+        detail: String,
+    },
+    Cancelled {
+        by: String,
+    },
 }
 
 /// Which part of the farm failed.
@@ -52,8 +60,14 @@ impl InfraCause {
 
     pub fn parse(word: &str) -> Option<InfraCause> {
         use InfraCause::*;
-        [MachineLost, MachineRefused, SourceUnavailable, CoordinatorRestart, NoMachine]
-            .into_iter()
-            .find(|cause| cause.as_str() == word)
+        [
+            MachineLost,
+            MachineRefused,
+            SourceUnavailable,
+            CoordinatorRestart,
+            NoMachine,
+        ]
+        .into_iter()
+        .find(|cause| cause.as_str() == word)
     }
 }

@@ -4,6 +4,12 @@
 //! known. [`Scheduler::handle`] takes what happened and when, and returns the assignments;
 //! [`Scheduler::explain`] says why the rest waits. Start reading at `handle`.
 
+mod scheduler;
+#[cfg(test)]
+mod tests;
+
+pub use scheduler::{Limits, Scheduler};
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -45,15 +51,31 @@ pub enum Input {
     /// A build waits; the same build again replaces its request.
     Requested(Request),
     /// It does not wait any more: cancelled, or no longer wanted.
-    Withdrawn { build: BuildId },
+    Withdrawn {
+        build: BuildId,
+    },
     /// A machine is connected and free. Also: it has become free again.
-    Idle { machine: MachineId, host_type: HostType },
+    Idle {
+        machine: MachineId,
+        host_type: HostType,
+    },
     /// A machine is connected and at work on `build` since `since`, as found at start.
-    Busy { machine: MachineId, host_type: HostType, builder: BuilderName, build: BuildId, since: Timestamp, usual: Option<Duration> },
+    Busy {
+        machine: MachineId,
+        host_type: HostType,
+        builder: BuilderName,
+        build: BuildId,
+        since: Timestamp,
+        usual: Option<Duration>,
+    },
     /// A machine is not to be had any more; what it ran is somebody else's matter.
-    Gone { machine: MachineId },
+    Gone {
+        machine: MachineId,
+    },
     /// No assignment until `Resumed`: low disk, drain. Shown as the reason of every wait.
-    Paused { why: String },
+    Paused {
+        why: String,
+    },
     Resumed,
     /// Time has passed.
     Tick,
@@ -61,9 +83,15 @@ pub enum Input {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    Assign { build: BuildId, machine: MachineId },
+    Assign {
+        build: BuildId,
+        machine: MachineId,
+    },
     /// It has waited longer than any build may.
-    GiveUp { build: BuildId, waited: Duration },
+    GiveUp {
+        build: BuildId,
+        waited: Duration,
+    },
 }
 
 /// One waiting build, as the queue page shows it.
@@ -92,8 +120,8 @@ pub enum Reason {
     BackOff { until: Timestamp },
     /// Its builder runs as many at once as it may.
     BuilderLimit { running: u32, max: u32 },
-    /// A machine is free, and is being kept for a build before this one.
-    Reserved { by: BuildId },
+    /// Machines are free, but each of them has lost this build before; another is waited for.
+    Avoiding { machines: usize },
     /// Nothing is started at present.
     Paused { why: String },
 }

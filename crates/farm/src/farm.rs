@@ -1,0 +1,716 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::Config;
+use ids::{AttemptId, BuildId, BuilderName, GitHash, HostType, MachineId, Now, RepoName, StepId, Timestamp};
+use runner::{InfraCause, Outcome, Record, Runner, StepPlan};
+use schedule::{Class, Request, Scheduler, Waiting};
+
+use crate::{MachineFacts, NewBuild, Restored, RestoredBuild, Write, plan};
+
+/// How often an infra attempt is tried again by itself before the build ends as infra.
+pub const RETRIES: u32 = 3;
+
+/// How long before each of those. Source: the limits of spec coordinator 2.9.
+pub const BACK_OFF: [Duration; RETRIES as usize] = [
+    Duration::from_secs(60),
+    Duration::from_secs(300),
+    Duration::from_secs(1500),
+];
+
+/// A cell that should have a build and has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Want {
+    pub repo: RepoName,
+    pub commit: GitHash,
+    pub commit_time: Timestamp,
+    pub builder: BuilderName,
+}
+
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Another configuration holds from here on. Attempts that run keep theirs.
+    Configured(Arc<Config>),
+    Wanted(Vec<Want>),
+    /// How long a builder usually takes on a repository.
+    Usual(BTreeMap<(RepoName, BuilderName), Duration>),
+    /// A machine is connected. It is free unless one of the attempts here says otherwise.
+    MachineUp {
+        machine: MachineId,
+        host_type: HostType,
+        facts: MachineFacts,
+    },
+    MachineDown {
+        machine: MachineId,
+        why: String,
+        may_return: bool,
+    },
+    /// A released machine has been cleaned.
+    MachineFree {
+        machine: MachineId,
+    },
+    Attempt {
+        attempt: AttemptId,
+        event: runner::Input,
+    },
+    /// A person wants another attempt. `finished` is the build as stored, for one that had ended.
+    Retry {
+        intent: i64,
+        build: BuildId,
+        by: String,
+        finished: Option<RestoredBuild>,
+    },
+    /// A person wants no attempt.
+    Cancel {
+        intent: i64,
+        build: BuildId,
+        by: String,
+    },
+    Paused {
+        why: String,
+    },
+    Resumed,
+    /// Time has passed.
+    Tick,
+}
+
+/// What to do, once everything in `writes` of the same [`Step`] is durable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Clean the machine and bring the source.
+    Prepare {
+        attempt: AttemptId,
+        machine: MachineId,
+        repo: RepoName,
+        commit: GitHash,
+        source_dir: String,
+    },
+    StartStep {
+        step: StepId,
+        machine: MachineId,
+        spec: StepPlan,
+    },
+    /// Take up the output of a step that another process started. Never starts it.
+    FollowStep {
+        step: StepId,
+        machine: MachineId,
+    },
+    KillStep {
+        step: StepId,
+        machine: MachineId,
+    },
+    /// No attempt holds the machine: clean it and answer [`Input::MachineFree`].
+    Release {
+        machine: MachineId,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Step {
+    pub writes: Vec<Write>,
+    pub effects: Vec<Effect>,
+}
+
+/// Everything unfinished, and what is known of the machines.
+pub struct Farm {
+    config: Arc<Config>,
+    scheduler: Scheduler,
+    builds: BTreeMap<BuildId, Build>,
+    /// Unfinished builds by cell, so that no cell gets two.
+    cells: BTreeSet<(RepoName, GitHash, BuilderName)>,
+    machines: BTreeMap<MachineId, Machine>,
+    usual: BTreeMap<(RepoName, BuilderName), Duration>,
+    last_build: u64,
+}
+
+struct Build {
+    repo: RepoName,
+    commit: GitHash,
+    commit_time: Timestamp,
+    builder: BuilderName,
+    requested: Timestamp,
+    tries_left: u32,
+    attempts: u32,
+    avoid: BTreeSet<MachineId>,
+    /// Back-off; only while it waits.
+    not_before: Option<Timestamp>,
+    /// `None` while it waits.
+    running: Option<Running>,
+}
+
+struct Running {
+    attempt: AttemptId,
+    machine: MachineId,
+    started: Timestamp,
+    runner: Runner,
+}
+
+struct Machine {
+    host_type: HostType,
+    connected: bool,
+    /// The attempt that holds it.
+    held: Option<BuildId>,
+}
+
+impl Farm {
+    /// Takes up what the store holds. Nothing is done on a machine before it is [`Input::MachineUp`].
+    pub fn restore(now: Now, config: Arc<Config>, restored: Restored) -> (Farm, Step) {
+        let limits = schedule::Limits {
+            wait_limit: config.farm.wait_limit,
+            ..schedule::Limits::default()
+        };
+        let mut farm = Farm {
+            config,
+            scheduler: Scheduler::new(limits),
+            builds: BTreeMap::new(),
+            cells: BTreeSet::new(),
+            machines: BTreeMap::new(),
+            usual: BTreeMap::new(),
+            last_build: restored.last_build,
+        };
+        let mut step = Step::default();
+        for stored in restored.builds {
+            let id = stored.build;
+            farm.take_up(now, stored, &mut step);
+            if farm.builds.get(&id).is_some_and(|build| build.running.is_none()) {
+                farm.enqueue(now, id, &mut step);
+            }
+        }
+        (farm, step)
+    }
+
+    /// Takes in what happened at `now`; says what to write, and what to do when that is durable.
+    pub fn handle(&mut self, now: Now, input: Input) -> Step {
+        let mut step = Step::default();
+        match input {
+            Input::Configured(config) => self.configured(now, config, &mut step),
+            Input::Wanted(wants) => wants.into_iter().for_each(|want| self.want(now, want, &mut step)),
+            Input::Usual(usual) => self.usual = usual,
+            Input::MachineUp {
+                machine,
+                host_type,
+                facts,
+            } => self.machine_up(now, machine, host_type, facts, &mut step),
+            Input::MachineDown {
+                machine,
+                why,
+                may_return,
+            } => self.machine_down(now, machine, why, may_return, &mut step),
+            Input::MachineFree { machine } => self.machine_free(now, machine, &mut step),
+            Input::Attempt { attempt, event } => self.attempt(now, attempt, event, &mut step),
+            Input::Retry {
+                intent,
+                build,
+                by,
+                finished,
+            } => self.retry(now, intent, build, by, finished, &mut step),
+            Input::Cancel { intent, build, by } => self.cancel(now, intent, build, by, &mut step),
+            Input::Paused { why } => self.schedule(now, schedule::Input::Paused { why }, &mut step),
+            Input::Resumed => self.schedule(now, schedule::Input::Resumed, &mut step),
+            Input::Tick => self.tick(now, &mut step),
+        }
+        step
+    }
+
+    /// When to send [`Input::Tick`] at the latest (mono).
+    pub fn next_deadline(&self, now: Now) -> Option<Duration> {
+        let runners = self
+            .builds
+            .values()
+            .filter_map(|build| build.running.as_ref()?.runner.next_deadline());
+        runners.chain(self.scheduler.next_deadline(now)).min()
+    }
+
+    /// All that waits, in order, each with its reason.
+    pub fn explain(&self, now: Now) -> Vec<Waiting> {
+        self.scheduler.explain(now)
+    }
+
+    /// `(waiting, running)`
+    pub fn counts(&self) -> (usize, usize) {
+        let running = self
+            .builds
+            .values()
+            .filter(|build| build.running.is_some())
+            .count();
+        (self.builds.len() - running, running)
+    }
+
+    /// The machine that an attempt holds, while it does.
+    pub fn holder(&self, machine: &MachineId) -> Option<AttemptId> {
+        let build = self.machines.get(machine)?.held?;
+        Some(self.builds.get(&build)?.running.as_ref()?.attempt)
+    }
+
+    fn take_up(&mut self, now: Now, stored: RestoredBuild, step: &mut Step) {
+        let mut build = Build {
+            repo: stored.repo,
+            commit: stored.commit,
+            commit_time: stored.commit_time,
+            builder: stored.builder,
+            requested: stored.requested,
+            tries_left: stored.tries_left,
+            attempts: stored.attempts,
+            avoid: stored.avoid.into_iter().collect(),
+            not_before: stored.not_before,
+            running: None,
+        };
+        let mut actions = Vec::new();
+        if let Some(held) = stored.running {
+            let steps: Vec<Option<bool>> = held
+                .steps
+                .iter()
+                .map(|step| step.ended.map(|(_, ok)| ok))
+                .collect();
+            let age = now.wall.since(held.started);
+            let (runner, first) = Runner::restore(held.plan, now, age, &steps);
+            actions = first;
+            let machine = Machine {
+                host_type: held.host_type,
+                connected: false,
+                held: Some(stored.build),
+            };
+            self.machines.insert(held.machine.clone(), machine);
+            build.running = Some(Running {
+                attempt: held.attempt,
+                machine: held.machine,
+                started: held.started,
+                runner,
+            });
+        }
+        self.cells
+            .insert((build.repo.clone(), build.commit.clone(), build.builder.clone()));
+        self.builds.insert(stored.build, build);
+        self.perform(now, stored.build, actions, step);
+    }
+
+    fn configured(&mut self, now: Now, config: Arc<Config>, step: &mut Step) {
+        self.config = config;
+        let waiting: Vec<BuildId> = self
+            .builds
+            .iter()
+            .filter(|(_, build)| build.running.is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            self.enqueue(now, id, step);
+        }
+    }
+
+    fn want(&mut self, now: Now, want: Want, step: &mut Step) {
+        let cell = (want.repo, want.commit, want.builder);
+        if self.cells.contains(&cell) || plan(&self.config, &cell.0, &cell.2, &cell.1).is_none() {
+            return;
+        }
+        self.last_build += 1;
+        let id = BuildId(self.last_build);
+        let (repo, commit, builder) = cell.clone();
+        self.cells.insert(cell);
+        let (tries_left, requested) = (RETRIES, now.wall);
+        step.writes.push(Write::BuildCreated(NewBuild {
+            build: id,
+            repo: repo.clone(),
+            commit: commit.clone(),
+            builder: builder.clone(),
+            requested,
+            tries_left,
+        }));
+        let build = Build {
+            repo,
+            commit,
+            commit_time: want.commit_time,
+            builder,
+            requested,
+            tries_left,
+            attempts: 0,
+            avoid: BTreeSet::new(),
+            not_before: None,
+            running: None,
+        };
+        self.builds.insert(id, build);
+        self.enqueue(now, id, step);
+    }
+
+    /// Hands a waiting build to the scheduler, or ends it when the configuration has no place for it.
+    fn enqueue(&mut self, now: Now, id: BuildId, step: &mut Step) {
+        let Some(build) = self.builds.get(&id) else { return };
+        let conf = self.config.builders.get(&build.builder);
+        let planned = plan(&self.config, &build.repo, &build.builder, &build.commit);
+        let (Some(conf), Some(_)) = (conf, planned) else {
+            let by = "the configuration: its repository or builder is gone".to_owned();
+            self.schedule(now, schedule::Input::Withdrawn { build: id }, step);
+            self.done(now, id, Outcome::Cancelled { by }, step);
+            return;
+        };
+        let request = Request {
+            build: id,
+            builder: build.builder.clone(),
+            repo: build.repo.clone(),
+            host_type: conf.host.clone(),
+            class: Class::PostSubmit,
+            commit_time: build.commit_time,
+            requested: build.requested,
+            not_before: build.not_before,
+            avoid: build.avoid.clone(),
+            max_at_once: conf.max_at_once,
+            usual: self
+                .usual
+                .get(&(build.repo.clone(), build.builder.clone()))
+                .copied(),
+        };
+        self.schedule(now, schedule::Input::Requested(request), step);
+    }
+
+    fn schedule(&mut self, now: Now, input: schedule::Input, step: &mut Step) {
+        for action in self.scheduler.handle(now, input) {
+            match action {
+                schedule::Action::Assign { build, machine } => self.assign(now, build, machine, step),
+                schedule::Action::GiveUp { build, waited } => {
+                    let detail = format!("no machine took it in {} min", waited.as_secs() / 60);
+                    self.done(
+                        now,
+                        build,
+                        Outcome::Infra {
+                            cause: InfraCause::NoMachine,
+                            detail,
+                        },
+                        step,
+                    );
+                }
+            }
+        }
+    }
+
+    fn assign(&mut self, now: Now, id: BuildId, machine: MachineId, step: &mut Step) {
+        let (Some(build), Some(host)) = (self.builds.get_mut(&id), self.machines.get_mut(&machine)) else {
+            return;
+        };
+        // The plan is there: `enqueue` withdraws every build that has none.
+        let Some(plan) = plan(&self.config, &build.repo, &build.builder, &build.commit) else {
+            return;
+        };
+        build.attempts += 1;
+        build.not_before = None;
+        let attempt = AttemptId {
+            build: id,
+            n: build.attempts,
+        };
+        host.held = Some(id);
+        let host_type = host.host_type.clone();
+        step.writes.push(Write::AttemptStarted {
+            attempt,
+            machine: machine.clone(),
+            host_type: host_type.clone(),
+            at: now.wall,
+            plan: plan.clone(),
+        });
+        let (runner, actions) = Runner::new(plan, now);
+        build.running = Some(Running {
+            attempt,
+            machine,
+            started: now.wall,
+            runner,
+        });
+        self.perform(now, id, actions, step);
+    }
+
+    fn attempt(&mut self, now: Now, attempt: AttemptId, event: runner::Input, step: &mut Step) {
+        let Some(running) = self
+            .builds
+            .get_mut(&attempt.build)
+            .and_then(|build| build.running.as_mut())
+        else {
+            return;
+        };
+        if running.attempt == attempt {
+            let actions = running.runner.handle(now, event);
+            self.perform(now, attempt.build, actions, step);
+        }
+    }
+
+    /// Turns what a runner wants into writes and effects.
+    fn perform(&mut self, now: Now, id: BuildId, actions: Vec<runner::Action>, step: &mut Step) {
+        for action in actions {
+            let Some(build) = self.builds.get(&id) else { return };
+            let Some(running) = &build.running else { return };
+            let (attempt, machine) = (running.attempt, running.machine.clone());
+            let step_id = |index| StepId { attempt, index };
+            match action {
+                runner::Action::Prepare => step.effects.push(Effect::Prepare {
+                    attempt,
+                    machine,
+                    repo: build.repo.clone(),
+                    commit: build.commit.clone(),
+                    source_dir: running.runner.plan().source_dir.clone(),
+                }),
+                runner::Action::StartStep { index } => {
+                    let spec = running.runner.plan().steps[index as usize].clone();
+                    step.effects.push(Effect::StartStep {
+                        step: step_id(index),
+                        machine,
+                        spec,
+                    });
+                }
+                runner::Action::FollowStep { index } => {
+                    step.effects.push(Effect::FollowStep {
+                        step: step_id(index),
+                        machine,
+                    });
+                }
+                runner::Action::KillStep { index } => {
+                    step.effects.push(Effect::KillStep {
+                        step: step_id(index),
+                        machine,
+                    });
+                }
+                runner::Action::Record(Record::StepStarted { index }) => {
+                    step.writes.push(Write::StepStarted {
+                        step: step_id(index),
+                        at: now.wall,
+                    });
+                }
+                runner::Action::Record(Record::StepEnded { index, ok, state }) => {
+                    step.writes.push(Write::StepEnded {
+                        step: step_id(index),
+                        at: now.wall,
+                        ok,
+                        state,
+                    });
+                }
+                runner::Action::Record(Record::Ended(outcome)) => self.attempt_ended(now, id, outcome, step),
+            }
+        }
+    }
+
+    fn attempt_ended(&mut self, now: Now, id: BuildId, outcome: Outcome, step: &mut Step) {
+        let Some(build) = self.builds.get_mut(&id) else {
+            return;
+        };
+        let Some(running) = build.running.take() else {
+            return;
+        };
+        let at = now.wall;
+        step.writes.push(Write::AttemptEnded {
+            attempt: running.attempt,
+            at,
+            outcome: outcome.clone(),
+        });
+        if let Some(host) = self.machines.get_mut(&running.machine) {
+            host.held = None;
+            if host.connected {
+                step.effects.push(Effect::Release {
+                    machine: running.machine.clone(),
+                });
+            }
+        }
+        let Outcome::Infra { cause, detail } = &outcome else {
+            return self.done(now, id, outcome, step);
+        };
+        let counted = *cause != InfraCause::CoordinatorRestart;
+        if counted && build.tries_left == 0 {
+            return self.done(now, id, outcome, step);
+        }
+        if counted {
+            build.avoid.insert(running.machine);
+            build.not_before = Some(at + BACK_OFF[(RETRIES - build.tries_left.min(RETRIES)) as usize]);
+            build.tries_left -= 1;
+        }
+        step.writes.push(Write::BuildWaiting {
+            build: id,
+            since: build.requested,
+            not_before: build.not_before,
+            tries_left: build.tries_left,
+            why: format!("attempt {} was lost: {detail}", running.attempt.n),
+        });
+        self.enqueue(now, id, step);
+    }
+
+    /// The build is over; it is the scheduler's and this core's business no more.
+    fn done(&mut self, now: Now, id: BuildId, outcome: Outcome, step: &mut Step) {
+        if let Some(build) = self.builds.remove(&id) {
+            self.cells.remove(&(build.repo, build.commit, build.builder));
+            step.writes.push(Write::BuildDone {
+                build: id,
+                at: now.wall,
+                outcome,
+            });
+        }
+    }
+
+    fn machine_up(
+        &mut self,
+        now: Now,
+        machine: MachineId,
+        host_type: HostType,
+        facts: MachineFacts,
+        step: &mut Step,
+    ) {
+        let (at, resumable) = (now.wall, facts.resumable);
+        step.writes.push(Write::MachineUp {
+            machine: machine.clone(),
+            host_type: host_type.clone(),
+            at,
+            facts,
+        });
+        let held = self.machines.get(&machine).and_then(|known| known.held);
+        let fresh = Machine {
+            host_type: host_type.clone(),
+            connected: true,
+            held,
+        };
+        self.machines.insert(machine.clone(), fresh);
+        let Some((id, running)) = held.and_then(|id| Some((id, self.builds.get_mut(&id)?.running.as_mut()?)))
+        else {
+            // Whatever an earlier attempt left there is cleaned before anything is assigned.
+            step.effects.push(Effect::Release { machine });
+            return;
+        };
+        let attempt = running.attempt;
+        let (since, builder) = (running.started, self.builds[&id].builder.clone());
+        let usual = self
+            .usual
+            .get(&(self.builds[&id].repo.clone(), builder.clone()))
+            .copied();
+        let busy = schedule::Input::Busy {
+            machine,
+            host_type,
+            builder,
+            build: id,
+            since,
+            usual,
+        };
+        self.schedule(now, busy, step);
+        let event = if resumable {
+            runner::Input::LinkBack
+        } else {
+            runner::Input::MachineGone {
+                why: "the machine came back without the running command".to_owned(),
+            }
+        };
+        self.attempt(now, attempt, event, step);
+    }
+
+    fn machine_down(&mut self, now: Now, machine: MachineId, why: String, may_return: bool, step: &mut Step) {
+        let Some(host) = self.machines.get_mut(&machine) else {
+            return;
+        };
+        host.connected = false;
+        let held = host.held;
+        step.writes.push(Write::MachineDown {
+            machine: machine.clone(),
+            at: now.wall,
+            why: why.clone(),
+        });
+        self.schedule(
+            now,
+            schedule::Input::Gone {
+                machine: machine.clone(),
+            },
+            step,
+        );
+        let attempt = held.and_then(|id| Some(self.builds.get(&id)?.running.as_ref()?.attempt));
+        if let Some(attempt) = attempt {
+            let event = if may_return {
+                runner::Input::LinkLost
+            } else {
+                runner::Input::MachineGone { why }
+            };
+            self.attempt(now, attempt, event, step);
+        }
+        self.machines
+            .retain(|_, host| host.connected || host.held.is_some());
+    }
+
+    fn machine_free(&mut self, now: Now, machine: MachineId, step: &mut Step) {
+        if let Some(host) = self.machines.get(&machine)
+            && host.connected
+            && host.held.is_none()
+        {
+            let host_type = host.host_type.clone();
+            self.schedule(now, schedule::Input::Idle { machine, host_type }, step);
+        }
+    }
+
+    fn retry(
+        &mut self,
+        now: Now,
+        intent: i64,
+        id: BuildId,
+        by: String,
+        finished: Option<RestoredBuild>,
+        step: &mut Step,
+    ) {
+        let answer = match (self.builds.get_mut(&id), finished) {
+            (Some(build), _) if build.running.is_some() => "it is running already",
+            (Some(build), _) => {
+                build.not_before = None;
+                build.tries_left = RETRIES;
+                "it waits already; any back-off is over"
+            }
+            (None, Some(mut stored)) => {
+                stored.running = None;
+                stored.not_before = None;
+                stored.requested = now.wall;
+                stored.tries_left = RETRIES;
+                stored.avoid.clear();
+                self.take_up(now, stored, step);
+                "waiting for a machine"
+            }
+            (None, None) => "there is no such build",
+        };
+        if let Some(build) = self.builds.get(&id).filter(|build| build.running.is_none()) {
+            step.writes.push(Write::BuildWaiting {
+                build: id,
+                since: build.requested,
+                not_before: None,
+                tries_left: build.tries_left,
+                why: format!("asked for by {by}"),
+            });
+            self.enqueue(now, id, step);
+        }
+        self.answer(now, intent, answer, step);
+    }
+
+    fn cancel(&mut self, now: Now, intent: i64, id: BuildId, by: String, step: &mut Step) {
+        let attempt = self
+            .builds
+            .get(&id)
+            .map(|build| build.running.as_ref().map(|running| running.attempt));
+        let answer = match attempt {
+            None => "it has ended already",
+            Some(None) => {
+                self.schedule(now, schedule::Input::Withdrawn { build: id }, step);
+                self.done(now, id, Outcome::Cancelled { by }, step);
+                "cancelled"
+            }
+            Some(Some(attempt)) => {
+                self.attempt(now, attempt, runner::Input::Cancel { by }, step);
+                "cancelling"
+            }
+        };
+        self.answer(now, intent, answer, step);
+    }
+
+    fn answer(&mut self, now: Now, intent: i64, answer: &str, step: &mut Step) {
+        step.writes.push(Write::IntentDone {
+            intent,
+            at: now.wall,
+            answer: answer.to_owned(),
+        });
+    }
+
+    fn tick(&mut self, now: Now, step: &mut Step) {
+        let due: Vec<AttemptId> = self
+            .builds
+            .values()
+            .filter_map(|build| build.running.as_ref())
+            .filter(|running| running.runner.next_deadline().is_some_and(|at| at <= now.mono))
+            .map(|running| running.attempt)
+            .collect();
+        for attempt in due {
+            self.attempt(now, attempt, runner::Input::Tick, step);
+        }
+        self.schedule(now, schedule::Input::Tick, step);
+    }
+}
