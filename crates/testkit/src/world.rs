@@ -88,11 +88,6 @@ pub fn simulate(seed: u64, fault: Option<Fault>) -> Result<Account, Failure> {
 }
 
 enum Event {
-    /// For the coordinator of that incarnation; lost when it is not the one that lives.
-    Tell {
-        life: u32,
-        input: Input,
-    },
     /// For the coordinator, from a machine over its link.
     Report {
         life: u32,
