@@ -1,0 +1,158 @@
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex as StdMutex};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use git::{GitError, Mirror};
+use ids::{GitHash, RepoName};
+use tokio::sync::Mutex;
+use tokio_util::io::SyncIoBridge;
+
+/// Most bytes of archives kept; the longest unused go first.
+const CACHE_MAX: u64 = 4 << 30;
+
+/// A tar.gz on disk. Equal trees share one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archive {
+    pub path: PathBuf,
+    pub tree: GitHash,
+    pub bytes: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    #[error("there is no repository `{0}`")]
+    NoRepo(RepoName),
+    #[error(transparent)]
+    Git(#[from] GitError),
+    #[error("cannot write the archive `{}`", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// The cache, by tree.
+pub(crate) struct Archives {
+    dir: PathBuf,
+    /// One maker for each tree; the others wait for it.
+    making: StdMutex<BTreeMap<GitHash, Arc<Mutex<()>>>>,
+}
+
+impl Archives {
+    pub fn new(dir: PathBuf) -> Archives {
+        Archives {
+            dir,
+            making: StdMutex::default(),
+        }
+    }
+
+    pub async fn get(&self, mirror: &Mirror, tree: &GitHash) -> Result<Archive, ArchiveError> {
+        let turn = self
+            .making
+            .lock()
+            .expect("no holder panics")
+            .entry(tree.clone())
+            .or_default()
+            .clone();
+        let held = turn.lock().await;
+        let made = self.get_alone(mirror, tree).await;
+        drop(held);
+        let mut making = self.making.lock().expect("no holder panics");
+        if Arc::strong_count(&turn) <= 2 {
+            making.remove(tree);
+        }
+        made
+    }
+
+    async fn get_alone(&self, mirror: &Mirror, tree: &GitHash) -> Result<Archive, ArchiveError> {
+        let path = self.dir.join(format!("{tree}.tar.gz"));
+        if let Ok(meta) = fs::metadata(&path) {
+            // Used: it goes to the end of the line of those to be deleted.
+            let _ = File::options()
+                .append(true)
+                .open(&path)
+                .and_then(|file| file.set_modified(std::time::SystemTime::now()));
+            return Ok(Archive {
+                path,
+                tree: tree.clone(),
+                bytes: meta.len(),
+            });
+        }
+        let io = |source| ArchiveError::Io {
+            path: path.clone(),
+            source,
+        };
+        fs::create_dir_all(&self.dir).map_err(io)?;
+        let mut child = mirror.archive(tree)?;
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let temporary = self.dir.join(format!("{tree}.tmp"));
+        let target = temporary.clone();
+        let pipe = SyncIoBridge::new(stdout);
+        let packed = tokio::task::spawn_blocking(move || pack(pipe, &target)).await;
+        packed.map_err(|why| io(io::Error::other(why)))?.map_err(io)?;
+        let output = child.wait_with_output().await.map_err(io)?;
+        if !output.status.success() {
+            // Whatever it printed is no archive.
+            let _ = fs::remove_file(&temporary);
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(GitError::Failed {
+                command: "archive".to_owned(),
+                said,
+            }
+            .into());
+        }
+        fs::rename(&temporary, &path).map_err(io)?;
+        self.prune(&path);
+        let bytes = fs::metadata(&path).map_err(io)?.len();
+        Ok(Archive {
+            path,
+            tree: tree.clone(),
+            bytes,
+        })
+    }
+
+    /// Deletes the longest unused archives beyond the limit. What cannot be deleted stays: it is a cache.
+    fn prune(&self, keep: &PathBuf) {
+        let Ok(entries) = fs::read_dir(&self.dir) else {
+            return;
+        };
+        let mut all: Vec<_> = entries
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let meta = entry.metadata().ok()?;
+                Some((meta.modified().ok()?, meta.len(), entry.path()))
+            })
+            .collect();
+        all.sort();
+        let mut total: u64 = all.iter().map(|(_, len, _)| len).sum();
+        for (_, len, path) in all {
+            if total <= CACHE_MAX {
+                return;
+            }
+            if &path != keep && fs::remove_file(&path).is_ok() {
+                total -= len;
+            }
+        }
+    }
+}
+
+/// Compresses a tar stream into a file that is whole on disk when this returns.
+fn pack(mut tar: impl Read, path: &PathBuf) -> io::Result<()> {
+    let mut gzip = GzEncoder::new(
+        io::BufWriter::with_capacity(1 << 20, File::create(path)?),
+        Compression::new(1),
+    );
+    let mut piece = vec![0; 256 * 1024];
+    loop {
+        let n = tar.read(&mut piece)?;
+        if n == 0 {
+            break;
+        }
+        gzip.write_all(&piece[..n])?;
+    }
+    gzip.finish()?
+        .into_inner()
+        .map_err(|why| why.into_error())?
+        .sync_data()
+}
