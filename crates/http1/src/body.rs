@@ -1,0 +1,263 @@
+use crate::RequestHead;
+
+/// Takes a request's body apart, as its head says it is framed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BodyDecoder(State);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Length(u64),
+    /// Before or within a chunk's size line.
+    Size,
+    Chunk(u64),
+    /// The line end behind a chunk.
+    ChunkEnd,
+    /// Lines behind the last chunk, to the empty one.
+    Trailers,
+    Done,
+}
+
+/// What a look at the input gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decoded {
+    /// `input[skip..skip + take]` is body; both were used up.
+    Data { skip: usize, take: usize },
+    /// `used` bytes of input hold no body; look again with more.
+    More { used: usize },
+    /// The body is over; `used` bytes of input belonged to it.
+    End { used: usize },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    #[error("`{0}` is no length of a body")]
+    Length(String),
+    #[error("`{0}` is no transfer coding known here; wanted `chunked`")]
+    Coding(String),
+    #[error("a chunk is framed wrongly")]
+    Chunk,
+}
+
+/// Longest line between chunks.
+const MAX_LINE: usize = 4096;
+
+impl BodyDecoder {
+    pub fn new(head: &RequestHead) -> Result<BodyDecoder, BodyError> {
+        let mut lengths = head.headers.iter().filter(|(name, _)| name == "content-length");
+        match (head.header("transfer-encoding"), lengths.next(), lengths.next()) {
+            (Some(coding), None, None) if coding.eq_ignore_ascii_case("chunked") => {
+                Ok(BodyDecoder(State::Size))
+            }
+            // Both is how requests are smuggled.
+            (Some(coding), _, _) => Err(BodyError::Coding(coding.to_owned())),
+            (None, None, _) => Ok(BodyDecoder(State::Done)),
+            (None, Some((_, value)), None) => {
+                let text = String::from_utf8_lossy(value).into_owned();
+                let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+                match text.parse().ok().filter(|_| digits) {
+                    Some(0) => Ok(BodyDecoder(State::Done)),
+                    Some(length) => Ok(BodyDecoder(State::Length(length))),
+                    None => Err(BodyError::Length(text)),
+                }
+            }
+            (None, Some(_), Some(_)) => Err(BodyError::Length("two lengths".to_owned())),
+        }
+    }
+
+    /// Whether nothing more of the body is to come.
+    pub fn is_done(&self) -> bool {
+        self.0 == State::Done
+    }
+
+    /// Looks at the input from where the last look ended.
+    pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, BodyError> {
+        let mut used = 0;
+        loop {
+            let rest = &input[used..];
+            match &mut self.0 {
+                State::Done => return Ok(Decoded::End { used }),
+                State::Length(left) | State::Chunk(left) => {
+                    if rest.is_empty() {
+                        return Ok(Decoded::More { used });
+                    }
+                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    *left -= take as u64;
+                    if *left == 0 {
+                        self.0 = if matches!(self.0, State::Length(_)) {
+                            State::Done
+                        } else {
+                            State::ChunkEnd
+                        };
+                    }
+                    return Ok(Decoded::Data { skip: used, take });
+                }
+                State::ChunkEnd => match rest {
+                    [b'\r', b'\n', ..] => {
+                        used += 2;
+                        self.0 = State::Size;
+                    }
+                    [] | [b'\r'] => return Ok(Decoded::More { used }),
+                    _ => return Err(BodyError::Chunk),
+                },
+                State::Size | State::Trailers => {
+                    let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
+                        return if rest.len() > MAX_LINE {
+                            Err(BodyError::Chunk)
+                        } else {
+                            Ok(Decoded::More { used })
+                        };
+                    };
+                    let line = &rest[..end];
+                    used += end + 2;
+                    if self.0 == State::Trailers {
+                        if line.is_empty() {
+                            self.0 = State::Done;
+                        }
+                        continue;
+                    }
+                    let digits = line.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+                    let text = std::str::from_utf8(digits).map_err(|_| BodyError::Chunk)?;
+                    let hex = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+                    let size = u64::from_str_radix(text, 16)
+                        .ok()
+                        .filter(|_| hex)
+                        .ok_or(BodyError::Chunk)?;
+                    self.0 = if size == 0 {
+                        State::Trailers
+                    } else {
+                        State::Chunk(size)
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// `bytes` as one chunk; they must not be empty, for that would be the last.
+pub fn chunk(bytes: &[u8]) -> Vec<u8> {
+    let mut out = format!("{:x}\r\n", bytes.len()).into_bytes();
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// The end of a chunked body with its trailers. Control bytes in values become spaces: a trailer that
+/// is lost is a machine that failed, to Go's client.
+pub fn last_chunk(trailers: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = b"0\r\n".to_vec();
+    for (name, value) in trailers {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend(
+            value
+                .bytes()
+                .map(|b| if b < 0x20 || b == 0x7f { b' ' } else { b }),
+        );
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn decoder(headers: &str) -> Result<BodyDecoder, BodyError> {
+        let text = format!("PUT / HTTP/1.1\r\n{headers}\r\n");
+        BodyDecoder::new(
+            &RequestHead::parse(text.as_bytes())
+                .expect("a head")
+                .expect("whole")
+                .0,
+        )
+    }
+
+    /// Feeds `input` in pieces of `size`; returns the body and what was left over.
+    fn feed(mut decoder: BodyDecoder, input: &[u8], size: usize) -> Result<(Vec<u8>, Vec<u8>), BodyError> {
+        let (mut body, mut have, mut at) = (Vec::new(), Vec::new(), 0);
+        loop {
+            match decoder.decode(&have)? {
+                Decoded::Data { skip, take } => {
+                    body.extend_from_slice(&have[skip..skip + take]);
+                    have.drain(..skip + take);
+                }
+                Decoded::End { used } => {
+                    have.drain(..used);
+                    have.extend_from_slice(&input[at..]);
+                    return Ok((body, have));
+                }
+                Decoded::More { used } => {
+                    have.drain(..used);
+                    assert!(at < input.len(), "the body does not end");
+                    let next = (at + size).min(input.len());
+                    have.extend_from_slice(&input[at..next]);
+                    at = next;
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_is_the_same_however_it_is_cut(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..50), 0..8),
+            size in 1usize..40,
+        ) {
+            let whole: Vec<u8> = pieces.concat();
+            let mut chunked: Vec<u8> = pieces.iter().flat_map(|piece| chunk(piece)).collect();
+            chunked.extend(last_chunk(&[("X", "y")]));
+            chunked.extend_from_slice(b"next");
+            let read = feed(decoder("Transfer-Encoding: chunked\r\n").expect("framed"), &chunked, size).expect("a body");
+            prop_assert_eq!(read, (whole.clone(), b"next".to_vec()));
+            let plain = [whole.clone(), b"next".to_vec()].concat();
+            let head = format!("Content-Length: {}\r\n", whole.len());
+            let read = feed(decoder(&head).expect("framed"), &plain, size).expect("a body");
+            prop_assert_eq!(read, (whole, b"next".to_vec()));
+        }
+    }
+
+    #[test]
+    fn wrong_framing_is_refused() {
+        assert!(matches!(
+            decoder("Content-Length: -1\r\n"),
+            Err(BodyError::Length(_))
+        ));
+        assert!(matches!(
+            decoder("Content-Length: 1\r\nContent-Length: 1\r\n"),
+            Err(BodyError::Length(_))
+        ));
+        assert!(matches!(
+            decoder("Transfer-Encoding: gzip\r\n"),
+            Err(BodyError::Coding(_))
+        ));
+        assert!(matches!(
+            decoder("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n"),
+            Err(BodyError::Coding(_))
+        ));
+        for bad in [
+            "x\r\n",
+            "-1\r\n",
+            "\r\n",
+            "3\r\nabcd\r\n",
+            "fffffffffffffffff\r\n",
+        ] {
+            let decoder = decoder("Transfer-Encoding: chunked\r\n").expect("framed");
+            assert_eq!(
+                feed(decoder, bad.as_bytes(), 100),
+                Err(BodyError::Chunk),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn trailers_keep_to_one_line() {
+        assert_eq!(
+            last_chunk(&[("Process-State", "a\r\nb")]),
+            b"0\r\nProcess-State: a  b\r\n\r\n"
+        );
+    }
+}
