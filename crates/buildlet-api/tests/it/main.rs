@@ -1,0 +1,5 @@
+//! The client against a server that plays back scripted bytes.
+
+mod calls;
+mod exec;
+mod server;
