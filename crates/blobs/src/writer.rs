@@ -1,145 +1,203 @@
-use std::fs::{self, File};
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use ids::StepId;
 use tokio::sync::watch;
 
-use crate::{Parts, named};
+use crate::layout::{self, Layout, Segment};
+use crate::store::{LogError, blocking, gone};
 
-/// Appends to one step's log. One at a time for each step: the farm has one follower for each.
+/// However short the pieces between gaps, a log has no more files than this.
+const MAX_FILES: usize = 64;
+
+/// Of the beginning and of the end at least this much is kept, whatever the limit.
+const LEAST: u64 = 1024;
+
+/// Appends to the log of one step.
+///
+/// A call that is dropped before its end may have done its work or not;
+/// [`LogWriter::stream_offset`] tells. The calls of one writer never overlap.
 pub struct LogWriter {
-    head: PathBuf,
+    path: PathBuf,
+    files: Arc<Mutex<Files>>,
+    offset: Arc<AtomicU64>,
+    live: Arc<watch::Sender<u64>>,
+}
+
+struct Files {
+    dir: Arc<Path>,
+    step: StepId,
+    /// Half of the limit: as much is kept of the beginning, and of the end.
+    half: u64,
+    /// The beginning; `None` once something follows it.
+    head: Option<Segment>,
+    /// What follows the beginning, oldest first.
+    tail: VecDeque<Segment>,
+    /// The last of all, open for appending.
     file: File,
-    /// Length of the file that is written to.
-    file_len: u64,
-    /// Stream offsets of the tails on disk, oldest first; empty while the head is written.
-    tails: Vec<u64>,
-    offset: u64,
-    max: u64,
-    changes: watch::Sender<u64>,
-    /// A write failed: what lies on disk may end anywhere, so nothing more may follow it.
-    broken: Option<String>,
 }
 
 impl LogWriter {
-    pub(crate) fn open(
-        head: PathBuf,
-        parts: Option<Parts>,
+    pub(crate) async fn open(
+        dir: Arc<Path>,
+        step: StepId,
         max: u64,
-        changes: watch::Sender<u64>,
-    ) -> io::Result<LogWriter> {
-        let tails: Vec<u64> = parts
-            .iter()
-            .flat_map(|parts| parts.tails.iter().map(|(at, _, _)| *at))
-            .collect();
-        let path = tails
-            .last()
-            .map_or_else(|| head.clone(), |at| tail_path(&head, *at));
-        let file = append_to(&path)?;
-        let file_len = file.metadata().map_err(|why| named("read", &path, why))?.len();
-        let offset = parts.map_or(0, |parts| parts.stream_len());
+        live: Arc<watch::Sender<u64>>,
+    ) -> Result<LogWriter, LogError> {
+        let path = layout::file(&dir, step, 0);
+        let files = blocking("open the log", &path, move || Files::open(dir, step, max)).await?;
+        let offset = Arc::new(AtomicU64::new(files.end()));
         Ok(LogWriter {
-            head,
-            file,
-            file_len,
-            tails,
+            path,
+            files: Arc::new(Mutex::new(files)),
             offset,
-            max,
-            changes,
-            broken: None,
+            live,
         })
     }
 
-    /// How many bytes of the step's output have been taken in, left-out ones included: where a follower goes on.
+    /// How many bytes of the step's output were taken, over all writers this log had: from here a
+    /// follower asks for more.
     pub fn stream_offset(&self) -> u64 {
-        self.offset
+        self.offset.load(Ordering::Acquire)
     }
 
-    /// The next bytes of the output. After an error every further call fails too.
-    pub async fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        // Into the page cache: as short as a memory copy, so not handed to another thread.
-        while !bytes.is_empty() {
-            let limit = if self.tails.is_empty() {
-                self.max / 2
-            } else {
-                self.max / 4
-            };
-            if self.file_len >= limit {
-                self.check()?;
-                self.turn(self.offset)?;
-                continue;
+    /// Takes the next bytes of the output. When it fails, [`LogWriter::stream_offset`] says how many
+    /// of them were taken.
+    pub async fn append(&mut self, bytes: &[u8]) -> Result<(), LogError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let bytes = bytes.to_vec();
+        self.with_files("append to the log", move |files| files.append(&bytes))
+            .await
+    }
+
+    /// The output from `from` to `to`, in bytes, is lost. `from` is where the log stands; a `to` that
+    /// is not past it is no gap.
+    pub async fn gap(&mut self, to: u64) -> Result<(), LogError> {
+        self.with_files("note a gap in the log", move |files| files.gap(to))
+            .await
+    }
+
+    /// Returns when all that was appended would survive a loss of power.
+    pub async fn sync(&mut self) -> Result<(), LogError> {
+        self.with_files("sync the log", |files| files.file.sync_data())
+            .await
+    }
+
+    async fn with_files(
+        &mut self,
+        action: &'static str,
+        work: impl FnOnce(&mut Files) -> io::Result<()> + Send + 'static,
+    ) -> Result<(), LogError> {
+        let (files, offset, live) = (self.files.clone(), self.offset.clone(), self.live.clone());
+        blocking(action, &self.path, move || {
+            let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+            let done = work(&mut files);
+            let end = files.end();
+            if offset.swap(end, Ordering::AcqRel) != end {
+                live.send_modify(|count| *count += 1);
             }
-            let take = bytes.len().min((limit - self.file_len) as usize);
-            self.write(&bytes[..take])?;
-            bytes = &bytes[take..];
-        }
-        self.changes.send_modify(|count| *count += 1);
-        Ok(())
-    }
-
-    /// The output goes on at stream offset `to`: the machine itself had to drop what lies between.
-    pub async fn gap(&mut self, to: u64) -> io::Result<()> {
-        self.check()?;
-        if to > self.offset {
-            self.offset = to;
-            self.turn(to)?;
-        }
-        Ok(())
-    }
-
-    /// Returns when all of it is on disk, whatever happens to the machine then.
-    pub async fn sync(&mut self) -> io::Result<()> {
-        self.check()?;
-        let file = self.file.try_clone()?;
-        let folder = self.head.parent().map(Path::to_owned);
-        crate::blocking(move || {
-            file.sync_data()?;
-            folder.map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+            done
         })
         .await
     }
+}
 
-    fn check(&self) -> io::Result<()> {
-        match &self.broken {
-            None => Ok(()),
-            Some(why) => Err(io::Error::other(why.clone())),
+impl Files {
+    fn open(dir: Arc<Path>, step: StepId, max: u64) -> io::Result<Files> {
+        let folder = layout::folder(&dir, step);
+        if !folder.is_dir() {
+            fs::create_dir_all(&folder)?;
+            sync_folder(&dir)?;
+            folder.parent().map_or(Ok(()), sync_folder)?;
         }
+        let mut tail = VecDeque::from(Layout::find(&dir, step)?.segments);
+        let last = tail.back().cloned().unwrap_or(Segment { start: 0, len: 0 });
+        let head = match tail.len() {
+            0 => Some(last.clone()),
+            1 if last.start == 0 => tail.pop_front(),
+            _ => {
+                tail.pop_front_if(|first| first.start == 0);
+                None
+            }
+        };
+        let file = open_file(&dir, step, last.start)?;
+        sync_folder(&folder)?;
+        Ok(Files {
+            dir,
+            step,
+            half: (max / 2).max(LEAST),
+            head,
+            tail,
+            file,
+        })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.check()?;
-        if let Err(why) = self.file.write_all(bytes) {
-            let why = named("write", &self.head, why);
-            self.broken = Some(why.to_string());
-            return Err(why);
+    fn end(&self) -> u64 {
+        self.tail.back().or(self.head.as_ref()).map_or(0, Segment::end)
+    }
+
+    fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let last = self.tail.back_mut().or(self.head.as_mut());
+            let Some(last) = last.filter(|last| last.len < self.half) else {
+                self.next_file(self.end())?;
+                continue;
+            };
+            let room = usize::try_from(self.half - last.len).unwrap_or(usize::MAX);
+            let written = self.file.write(&bytes[..room.min(bytes.len())])?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            last.len += written as u64;
+            bytes = &bytes[written..];
         }
-        self.file_len += bytes.len() as u64;
-        self.offset += bytes.len() as u64;
         Ok(())
     }
 
-    /// Begins the next tail at `at`; of the older ones only the last stays.
-    fn turn(&mut self, at: u64) -> io::Result<()> {
-        let path = tail_path(&self.head, at);
-        self.file = append_to(&path)?;
-        self.file_len = 0;
-        self.tails.push(at);
-        while self.tails.len() > 2 {
-            let old = tail_path(&self.head, self.tails.remove(0));
-            fs::remove_file(&old).map_err(|why| named("delete", &old, why))?;
+    fn gap(&mut self, to: u64) -> io::Result<()> {
+        if to > self.end() {
+            self.next_file(to)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Goes on in a file that begins at `start` of the stream. What is before it is made durable
+    /// first: a file that is there vouches for all the bytes before it.
+    fn next_file(&mut self, start: u64) -> io::Result<()> {
+        self.file.sync_data()?;
+        let file = open_file(&self.dir, self.step, start)?;
+        sync_folder(&layout::folder(&self.dir, self.step))?;
+        self.file = file;
+        self.head = None;
+        self.tail.push_back(Segment { start, len: 0 });
+        let mut kept: u64 = self.tail.iter().map(|segment| segment.len).sum();
+        while let Some(oldest) = self.tail.front() {
+            let spare = kept - oldest.len >= self.half && oldest.len > 0;
+            if self.tail.len() < 2 || !(spare || self.tail.len() > MAX_FILES) {
+                break;
+            }
+            gone(fs::remove_file(layout::file(&self.dir, self.step, oldest.start)))?;
+            kept -= oldest.len;
+            self.tail.pop_front();
         }
         Ok(())
     }
 }
 
-fn tail_path(head: &Path, at: u64) -> PathBuf {
-    head.with_extension(format!("{at}.tail"))
-}
-
-fn append_to(path: &Path) -> io::Result<File> {
-    File::options()
+fn open_file(dir: &Path, step: StepId, start: u64) -> io::Result<File> {
+    OpenOptions::new()
         .create(true)
         .append(true)
-        .open(path)
-        .map_err(|why| named("open", path, why))
+        .open(layout::file(dir, step, start))
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }

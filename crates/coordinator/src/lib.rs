@@ -1,1 +1,291 @@
-//! (to come)
+//! Finds work, owns machines, runs builds: the hands of the farm core.
+//!
+//! Decides nothing. `engine` drives the core, `drive` performs its effects on machines, `watch` turns what the
+//! mirrors saw into what is wanted, `upkeep` looks after disk, logs and configuration, `http` opens the doors.
+//! Start at [`serve`].
+
+mod drive;
+mod engine;
+mod http;
+mod keys;
+mod lock;
+mod upkeep;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use buildlet_api::PoolEvent;
+use config::{Config, Pool};
+use gitmirror::{MirrorService, RepoConfig};
+use ids::MachineId;
+use pool_local::{LocalConfig, LocalPool, PoolStop};
+use pool_reverse::{ReverseConfig, ReversePool};
+use store::{PgUrl, Store, StoreUrl};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// What parts get to end in.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// How a farm is started.
+pub struct Options {
+    pub config: Arc<Config>,
+    /// File or folder that `config` was read from; looked at again and again.
+    pub reload: Option<PathBuf>,
+    /// Command line of a buildlet on this machine, without its flags.
+    pub buildlet: Vec<OsString>,
+    pub defaults: config::Defaults,
+    pub on_ready: oneshot::Sender<Ready>,
+}
+
+/// Where the farm is to be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    pub http: SocketAddr,
+    pub https: Option<SocketAddr>,
+}
+
+/// The configuration that holds at present.
+pub(crate) type Current = Arc<RwLock<Arc<Config>>>;
+
+pub(crate) fn current(config: &Current) -> Arc<Config> {
+    config.read().expect("no holder panics").clone()
+}
+
+/// Runs the whole farm until `stop`, or until a part of it ends unasked.
+pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
+    let config = options.config;
+    let state = std::path::absolute(&config.farm.state_dir).context("find the state folder")?;
+    std::fs::create_dir_all(&state)
+        .with_context(|| format!("make the state folder `{}`", state.display()))?;
+    let _lock = lock::take(&state)?;
+    let http = http::bind(config.farm.listen_http).await?;
+    let https = match config.farm.listen_https {
+        Some(address) => Some(http::bind(address).await?),
+        None => None,
+    };
+    let ready = Ready {
+        http: http.local_addr().context("ask for the address")?,
+        https: https
+            .as_ref()
+            .map(|door| door.local_addr())
+            .transpose()
+            .context("ask for the address")?,
+    };
+
+    let store = Store::open(&store_url(&config, &state))
+        .await
+        .context("open the farm store")?;
+    store
+        .machines_unknown(engine::wall(), "the coordinator was started anew")
+        .await?;
+    let logs = blobs::LogStore::open(&state.join("logs"))
+        .await
+        .context("open the log store")?;
+    let clock = engine::Clock::start();
+    let (farm, first) = engine::restore(&store, &clock, config.clone()).await?;
+    let (inputs, from_all) = mpsc::channel(4096);
+    let (pool_events, from_pools) = mpsc::channel(1024);
+    let (mirror_events, from_mirror) = mpsc::channel(64);
+    let mirror = MirrorService::new(state.join("mirror"), mirrored(&config), mirror_events);
+    let links = drive::Links::default();
+    let board = engine::Board::default();
+    let holds: Current = Arc::new(RwLock::new(config.clone()));
+    let drivers = drive::Drivers::new(drive::Shared {
+        inputs: inputs.clone(),
+        logs: logs.clone(),
+        max_log: config.farm.max_log,
+        mirror: mirror.clone(),
+        machines: links.clone(),
+    });
+    let master = keys::master(&state)?;
+    let check = Arc::new(keys::Keys::new(holds.clone(), store.clone(), master));
+    let reverse = ReversePool::new(ReverseConfig::default(), check, pool_events.clone());
+
+    let pools = PoolStop::new(stop.child_token());
+    let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    local_pools(
+        &config,
+        &state,
+        &options.buildlet,
+        &pool_events,
+        &pools,
+        &mut parts,
+    )?;
+    drop(pool_events);
+    parts.spawn(engine::run(
+        farm,
+        first,
+        store.clone(),
+        clock,
+        from_all,
+        drivers,
+        board.clone(),
+        stop.clone(),
+    ));
+    parts.spawn(mirror.clone().run(stop.clone()));
+    let watch = watch::Watch {
+        config: holds.clone(),
+        store: store.clone(),
+        mirror: mirror.clone(),
+        inputs: inputs.clone(),
+    };
+    parts.spawn(watch.run(from_mirror, stop.clone()));
+    parts.spawn(until(
+        stop.clone(),
+        drive::take_pool_events(from_pools, links, inputs.clone()),
+    ));
+    let upkeep = upkeep::Upkeep {
+        config: holds.clone(),
+        files: options.reload,
+        defaults: options.defaults,
+        state: state.clone(),
+        store: store.clone(),
+        logs: logs.clone(),
+        mirror: mirror.clone(),
+        inputs,
+    };
+    parts.spawn(upkeep.run(stop.clone()));
+    let tls = http::tls(&config, &state)?;
+    let service = http::Service {
+        config: holds,
+        store: store.clone(),
+        logs,
+        board,
+        mirror,
+        reverse: reverse.clone(),
+        state,
+    };
+    parts.spawn(http::run(service, http, https.zip(tls), stop.clone()));
+    info!("farm `{}` is up at http://{}/", config.farm.name, ready.http);
+    // Nobody may be waiting to hear it.
+    let _ = options.on_ready.send(ready);
+
+    let first = parts.join_next().await.expect("parts were spawned");
+    let asked = stop.is_cancelled();
+    pools.shut_down();
+    reverse.close();
+    stop.cancel();
+    let rest = async {
+        while let Some(part) = parts.join_next().await {
+            match part {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => error!("a part ended badly: {why:#}"),
+                Err(why) => error!("a part panicked: {why}"),
+            }
+        }
+    };
+    if tokio::time::timeout(GRACE, rest).await.is_err() {
+        warn!("parts still run after {} s; dropping them", GRACE.as_secs());
+    }
+    store.close().await;
+    first.context("a part panicked")??;
+    anyhow::ensure!(asked, "a part ended though nobody asked it to");
+    Ok(())
+}
+
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) -> anyhow::Result<()> {
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        () = work => anyhow::bail!("every pool has ended"),
+    }
+}
+
+fn store_url(config: &Config, state: &Path) -> StoreUrl {
+    match &config.farm.store {
+        config::StoreUrl::Embedded => StoreUrl::Sqlite(state.join("farm.db")),
+        config::StoreUrl::Postgres(url) => StoreUrl::Postgres(PgUrl::new(url.expose().to_owned())),
+    }
+}
+
+pub(crate) fn mirrored(config: &Config) -> Vec<RepoConfig> {
+    let one = |(name, repo): (&ids::RepoName, &config::Repo)| RepoConfig {
+        name: name.clone(),
+        url: repo.url.clone(),
+        poll: repo.poll,
+    };
+    config.repos.iter().map(one).collect()
+}
+
+/// One pool for each local host type. The set of pools is that of the start.
+fn local_pools(
+    config: &Config,
+    state: &Path,
+    buildlet: &[OsString],
+    events: &mpsc::Sender<PoolEvent>,
+    stop: &PoolStop,
+    parts: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let local: BTreeMap<_, _> = config
+        .hosts
+        .iter()
+        .filter_map(|(host_type, host)| match host.pool {
+            Pool::Local { slots } => Some((host_type, (slots, host))),
+            Pool::Reverse { .. } => None,
+        })
+        .collect();
+    if local.is_empty() {
+        // Machines may dial in; that pool holds the channel open.
+        return Ok(());
+    }
+    let binary = program(state, buildlet)?;
+    let several = local.len() > 1;
+    for (host_type, (slots, host)) in local {
+        let pool = LocalConfig {
+            dir: state.join("local").join(host_type.as_str()),
+            binary: binary.clone(),
+            host_type: host_type.clone(),
+            slots,
+            env: host.env.clone(),
+        };
+        let stop = stop.clone();
+        if !several {
+            parts.spawn(LocalPool::run(pool, events.clone(), stop));
+            continue;
+        }
+        // Each pool counts from `local-1`; the farm tells them apart.
+        let (own, mut from_pool) = mpsc::channel(64);
+        let (events, prefix) = (events.clone(), host_type.clone());
+        parts.spawn(LocalPool::run(pool, own, stop));
+        parts.spawn(async move {
+            while let Some(mut event) = from_pool.recv().await {
+                let (PoolEvent::Up { machine, .. } | PoolEvent::Down { machine, .. }) = &mut event;
+                *machine =
+                    MachineId::parse(&format!("{prefix}.{machine}")).context("name a local machine")?;
+                if events.send(event).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+    }
+    Ok(())
+}
+
+/// A pool starts a program, not a command line: the farm's own executable stands under the name `buildlet`,
+/// by which it knows what to be.
+fn program(state: &Path, buildlet: &[OsString]) -> anyhow::Result<PathBuf> {
+    let [first, rest @ ..] = buildlet else {
+        anyhow::bail!("there is no buildlet to start")
+    };
+    if rest.is_empty() {
+        return Ok(first.into());
+    }
+    let link = state.join("buildlet");
+    match std::fs::remove_file(&link) {
+        Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
+            return Err(why).context("replace the buildlet's link");
+        }
+        _ => {}
+    }
+    std::os::unix::fs::symlink(first, &link).with_context(|| format!("link `{}`", link.display()))?;
+    Ok(link)
+}

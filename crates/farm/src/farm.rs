@@ -227,6 +227,11 @@ impl Farm {
         self.scheduler.explain(now)
     }
 
+    /// Whether the build is unfinished, and so this core's to decide about.
+    pub fn has(&self, build: BuildId) -> bool {
+        self.builds.contains_key(&build)
+    }
+
     /// `(waiting, running)`
     pub fn counts(&self) -> (usize, usize) {
         let running = self
@@ -235,12 +240,6 @@ impl Farm {
             .filter(|build| build.running.is_some())
             .count();
         (self.builds.len() - running, running)
-    }
-
-    /// The machine that an attempt holds, while it does.
-    pub fn holder(&self, machine: &MachineId) -> Option<AttemptId> {
-        let build = self.machines.get(machine)?.held?;
-        Some(self.builds.get(&build)?.running.as_ref()?.attempt)
     }
 
     fn take_up(&mut self, now: Now, stored: RestoredBuild, step: &mut Step) {

@@ -78,6 +78,27 @@ pub struct GridRow {
     pub cells: Vec<BuildRow>,
 }
 
+/// One commit of a branch with one builder's build of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRow {
+    pub depth: u64,
+    pub commit: CommitRow,
+    pub build: Option<BuildRow>,
+}
+
+/// How fresh what is known of a repository is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepoRow {
+    pub repo: RepoName,
+    pub default_branch: Option<BranchName>,
+    /// When it was last fetched without error.
+    pub fetched: Option<Timestamp>,
+    /// Why the last look at it failed; `None` if it did not.
+    pub error: Option<String>,
+    /// Since when looks at it fail, or do not.
+    pub since: Timestamp,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildDetail {
     pub row: BuildRow,
@@ -111,6 +132,8 @@ pub struct StepRow {
     pub ok: Option<bool>,
     /// As the machine says it: `ok`, `exit status 1`, `signal: killed`.
     pub state: String,
+    /// Started, and its log has not expired.
+    pub has_log: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,1 +1,33 @@
-//! (to come)
+//! What every page shares: the accept loop, the page shell, sign-in, errors, live events.
+//!
+//! [`serve`] owns connections: plain and TLS, HTTP/1.1 and HTTP/2, and hands the few that are no
+//! HTTP after their first head (machines that dial in) to a [`RawHandler`]. [`Site::wrap`] puts
+//! around a router what all pages need: JSON at the same URL, who is asking, the guard against
+//! requests forged by other sites, error pages, compression. Start at either.
+//!
+//! Knows no page of its own but sign-in and the error pages; never writes to the store.
+
+mod listen; // the accept loop
+mod head; // the first request head of a connection
+mod stream; // one connection, with bytes put back
+mod tls; // certificates
+
+mod site; // what goes around every route
+mod visit; // who asks, for what, in which form
+mod problem; // errors for people and for programs
+mod sign_in;
+mod page; // the page shell
+mod assets;
+mod events; // server-sent events
+mod say; // times, durations and addresses as people read them
+
+pub use events::{EVENT_LIMIT, events};
+pub use head::RawHead;
+pub use listen::{ConnectionInfo, Door, Limits, RawHandler, Server, serve};
+pub use page::{Page, Section, icon};
+pub use problem::Problem;
+pub use say::{Moment, ago, bytes, duration, plural, segment};
+pub use site::{Frame, Site, Uncompressed};
+pub use stream::RawStream;
+pub use tls::{TlsError, tls_from_files, tls_of_our_own};
+pub use visit::{Visit, Wants, Who};

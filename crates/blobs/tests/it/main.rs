@@ -1,117 +1,288 @@
-//! Step logs over real files.
+//! Step logs over crashes, limits and resumes.
 
-use blobs::LogStore;
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use blobs::{LineIndex, LogStore};
 use ids::StepId;
 use proptest::prelude::*;
 
+const STEP: &str = "1017.2.0";
+
 fn step() -> StepId {
-    "17.2.0".parse().expect("a step number")
+    STEP.parse().unwrap()
 }
 
-fn run<T>(work: impl Future<Output = T>) -> T {
+fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .build()
-        .expect("a runtime")
+        .unwrap()
         .block_on(work)
 }
 
-#[test]
-fn a_log_is_byte_for_byte_what_was_appended() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let logs = LogStore::open(dir.path()).expect("a log store");
-    run(async {
-        assert_eq!(logs.read(step(), 0, 10).await.expect("read"), None);
-        assert_eq!(logs.len(step()).await.expect("len"), None);
-        let mut log = logs.writer(step(), 1 << 20).await.expect("a writer");
-        let mut changes = logs.changes();
-        log.append(b"one\n").await.expect("append");
-        assert!(changes.has_changed().expect("the store lives"));
-        changes.mark_unchanged();
-        log.append(b"\xff\x00two").await.expect("append");
-        log.sync().await.expect("sync");
-        assert_eq!(
-            logs.read(step(), 0, 100).await.expect("read").expect("there"),
-            b"one\n\xff\x00two"
-        );
-        assert_eq!(
-            logs.read(step(), 5, 3).await.expect("read").expect("there"),
-            b"\x00tw"
-        );
-        assert_eq!(logs.read(step(), 99, 3).await.expect("read").expect("there"), b"");
-        logs.delete(step()).await.expect("delete");
-        logs.delete(step()).await.expect("deleting twice is fine");
-        assert_eq!(logs.len(step()).await.expect("len"), None);
-    });
+async fn text(logs: &LogStore, step: StepId) -> Vec<u8> {
+    logs.read(step, 0, usize::MAX).await.unwrap().unwrap()
 }
 
-#[test]
-fn what_the_machine_dropped_is_marked() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let logs = LogStore::open(dir.path()).expect("a log store");
-    run(async {
-        let mut log = logs.writer(step(), 1 << 20).await.expect("a writer");
-        log.append(b"head").await.expect("append");
-        log.gap(100).await.expect("gap");
-        log.append(b"tail").await.expect("append");
-        assert_eq!(log.stream_offset(), 104);
-        let text = logs.read(step(), 0, 1000).await.expect("read").expect("there");
-        assert_eq!(text, b"head\n[burrow: 96 bytes left out here]\ntail");
-    });
+/// Bytes of which every run of eight is different.
+fn stream(len: usize) -> Vec<u8> {
+    (0..len as u64 / 8 + 1)
+        .flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())
+        .take(len)
+        .collect()
 }
 
-#[test]
-fn a_folder_that_cannot_be_made_is_named() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let file = dir.path().join("taken");
-    std::fs::write(&file, "x").expect("a file");
-    let error = LogStore::open(file.join("logs"))
-        .err()
-        .expect("refused")
-        .to_string();
-    assert!(error.contains("taken/logs"), "{error}");
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(dir.join("1/1017"))
+        .map(|entries| entries.map(|entry| entry.unwrap().path()).collect())
+        .unwrap_or_default();
+    found.sort();
+    found
+}
+
+/// The joined text must be a beginning of `whole`, then, if anything was left out, a mark with the
+/// right number and an end of it.
+fn check_text(text: &[u8], whole: &[u8], half: usize) {
+    if text == whole {
+        return;
+    }
+    let mark_at = text
+        .windows(10)
+        .position(|window| window == b"\n[burrow: ")
+        .expect("a mark");
+    let (head, rest) = text.split_at(mark_at);
+    let mark_len = rest[1..].iter().position(|byte| *byte == b'\n').unwrap() + 2;
+    let (mark, tail) = rest.split_at(mark_len);
+    assert_eq!(head, &whole[..head.len()]);
+    assert_eq!(tail, &whole[whole.len() - tail.len()..]);
+    let left_out = whole.len() - head.len() - tail.len();
+    assert_eq!(
+        mark,
+        format!("\n[burrow: {left_out} bytes left out here]\n").as_bytes()
+    );
+    assert!(
+        head.len() == half && tail.len() >= half,
+        "{} {} of {half}",
+        head.len(),
+        tail.len()
+    );
+}
+
+#[tokio::test]
+async fn a_log_grows_and_is_read_by_range() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = LogStore::open(&dir.path().join("logs")).await.unwrap();
+    assert_eq!(logs.read(step(), 0, 10).await.unwrap(), None);
+    assert_eq!(logs.len(step()).await.unwrap(), None);
+    let mut changes = logs.changes(step());
+    let mut writer = logs.writer(step(), 1 << 20).await.unwrap();
+    assert_eq!(logs.read(step(), 0, 10).await.unwrap(), Some(vec![]));
+    writer.append(b"hello ").await.unwrap();
+    assert!(changes.has_changed().unwrap());
+    changes.borrow_and_update();
+    writer.append(b"").await.unwrap();
+    assert!(!changes.has_changed().unwrap());
+    writer.append(b"world").await.unwrap();
+    writer.sync().await.unwrap();
+    assert_eq!(writer.stream_offset(), 11);
+    assert_eq!(logs.read(step(), 4, 4).await.unwrap().unwrap(), b"o wo");
+    assert_eq!(logs.read(step(), 6, 100).await.unwrap().unwrap(), b"world");
+    assert_eq!(logs.read(step(), 11, 100).await.unwrap().unwrap(), b"");
+    assert_eq!(logs.read(step(), 9999, 100).await.unwrap().unwrap(), b"");
+    assert_eq!(logs.len(step()).await.unwrap(), Some(11));
+    assert!(dir.path().join("logs/1/1017/2-0.log").is_file());
+    assert!(changes.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn a_deleted_log_is_gone_and_its_neighbours_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = LogStore::open(dir.path()).await.unwrap();
+    let other: StepId = "1017.2.1".parse().unwrap();
+    for (step, len) in [(step(), 9000), (other, 5)] {
+        logs.writer(step, 2048)
+            .await
+            .unwrap()
+            .append(&stream(len))
+            .await
+            .unwrap();
+    }
+    logs.delete(step()).await.unwrap();
+    logs.delete(step()).await.unwrap();
+    assert_eq!(logs.read(step(), 0, 10).await.unwrap(), None);
+    assert_eq!(text(&logs, other).await, stream(5));
+    logs.delete(other).await.unwrap();
+    assert!(!dir.path().join("1/1017").exists());
+}
+
+#[tokio::test]
+async fn what_the_machine_dropped_is_marked_and_the_offset_stays_exact() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = LogStore::open(dir.path()).await.unwrap();
+    let mut writer = logs.writer(step(), 1 << 20).await.unwrap();
+    writer.append(b"abc").await.unwrap();
+    writer.gap(10).await.unwrap();
+    assert_eq!(writer.stream_offset(), 10);
+    writer.gap(9).await.unwrap();
+    drop(writer);
+    let mut writer = logs.writer(step(), 1 << 20).await.unwrap();
+    assert_eq!(writer.stream_offset(), 10);
+    writer.append(b"xyz").await.unwrap();
+    assert_eq!(writer.stream_offset(), 13);
+    assert_eq!(
+        text(&logs, step()).await,
+        b"abc\n[burrow: 7 bytes left out here]\nxyz"
+    );
+}
+
+#[tokio::test]
+async fn many_gaps_make_no_heap_of_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = LogStore::open(dir.path()).await.unwrap();
+    let mut writer = logs.writer(step(), 1 << 20).await.unwrap();
+    for at in 1..200 {
+        writer.append(b"a").await.unwrap();
+        writer.gap(at * 10).await.unwrap();
+    }
+    assert!(files(dir.path()).len() <= 65, "{}", files(dir.path()).len());
+    assert_eq!(writer.stream_offset(), 1990);
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_is_told_with_the_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = LogStore::open(dir.path()).await.unwrap();
+    fs::write(dir.path().join("1"), "in the way").unwrap();
+    let Err(error) = logs.writer(step(), 100).await else {
+        panic!("opened")
+    };
+    assert!(error.to_string().starts_with("cannot open the log `"), "{error}");
+    assert!(error.to_string().ends_with("1/1017/2-0.log`"), "{error}");
+    assert!(LogStore::open(&dir.path().join("1")).await.is_err());
+    assert!(blobs::disk_free(dir.path()).unwrap() > 0);
+    assert!(blobs::disk_free(&dir.path().join("nowhere")).is_err());
+}
+
+#[tokio::test]
+async fn page_a_hundred_of_a_big_log_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = LogStore::open(dir.path()).await.unwrap();
+    let mut writer = logs.writer(step(), 1 << 30).await.unwrap();
+    let mut index = LineIndex::default();
+    assert_eq!(
+        logs.lines("9.9.9".parse().unwrap(), &mut index, 0, 5)
+            .await
+            .unwrap(),
+        None
+    );
+    let page = logs.lines(step(), &mut index, 0, 5).await.unwrap().unwrap();
+    assert_eq!((page.lines.len(), page.total), (0, 0));
+    let big: String = (0..250_000).map(|n| format!("line {n}\n")).collect();
+    writer.append(big.as_bytes()).await.unwrap();
+    writer.append(b"no end yet").await.unwrap();
+    for first in [0, 1, 999, 1000, 1001, 123_456, 249_999] {
+        let page = logs.lines(step(), &mut index, first, 3).await.unwrap().unwrap();
+        assert_eq!(page.total, 250_001);
+        let wanted: Vec<Vec<u8>> = (first..first + 3)
+            .take_while(|n| *n <= 250_000)
+            .map(|n| {
+                if n < 250_000 {
+                    format!("line {n}").into()
+                } else {
+                    b"no end yet".to_vec()
+                }
+            })
+            .collect();
+        assert_eq!(page.lines, wanted, "{first}");
+    }
+    writer.append(b" but now\nlast").await.unwrap();
+    let page = logs.lines(step(), &mut index, 250_000, 9).await.unwrap().unwrap();
+    assert_eq!(page.lines, [b"no end yet but now".to_vec(), b"last".to_vec()]);
+    let page = logs.lines(step(), &mut index, 300_000, 9).await.unwrap().unwrap();
+    assert_eq!((page.lines.len(), page.total), (0, 250_002));
+}
+
+fn small(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases)
+    }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(small(60))]
 
-    /// Whatever is written in whatever pieces, with the writer dying in between: the offset counts
-    /// every byte, head and tail are the stream's, and nothing is doubled.
+    /// Each piece is followed by a restart or not, with this or another limit.
     #[test]
     fn head_and_tail_are_the_streams(
-        pieces in prop::collection::vec((0usize..3000, any::<bool>()), 1..30),
-        max in 4096u64..12_000,
+        max in 0_u64..9000,
+        pieces in prop::collection::vec((1_usize..4000, any::<bool>()), 1..20),
     ) {
-        let dir = tempfile::tempdir().expect("a folder");
-        let logs = LogStore::open(dir.path()).expect("a log store");
-        run(async {
-            let mut stream = Vec::new();
-            let mut log = logs.writer(step(), max).await.expect("a writer");
-            for (len, dies) in pieces {
-                let piece: Vec<u8> = (0..len).map(|n| b'a' + ((stream.len() + n) % 23) as u8).collect();
-                log.append(&piece).await.expect("append");
-                stream.extend(piece);
-                assert_eq!(log.stream_offset(), stream.len() as u64);
-                if dies {
-                    log = logs.writer(step(), max).await.expect("a writer");
-                    assert_eq!(log.stream_offset(), stream.len() as u64);
+        let dir = tempfile::tempdir().unwrap();
+        block_on(async {
+            let logs = LogStore::open(dir.path()).await.unwrap();
+            let whole = stream(pieces.iter().map(|(len, _)| len).sum());
+            let mut writer = logs.writer(step(), max).await.unwrap();
+            let mut at = 0;
+            for (len, restart) in pieces {
+                if restart {
+                    drop(writer);
+                    writer = logs.writer(step(), max).await.unwrap();
+                    assert_eq!(writer.stream_offset(), at as u64);
                 }
+                writer.append(&whole[at..at + len]).await.unwrap();
+                at += len;
+                assert_eq!(writer.stream_offset(), at as u64);
+                let half = (max / 2).max(1024) as usize;
+                let joined = text(&logs, step()).await;
+                check_text(&joined, &whole[..at], half);
+                let on_disk: u64 = files(dir.path()).iter().map(|file| file.metadata().unwrap().len()).sum();
+                assert!(on_disk <= 3 * half as u64, "{on_disk} of {half}");
+                assert_eq!(logs.len(step()).await.unwrap(), Some(joined.len() as u64));
             }
-            let len = logs.len(step()).await.expect("len").expect("there");
-            let text = logs.read(step(), 0, usize::MAX >> 1).await.expect("read").expect("there");
-            assert_eq!(text.len() as u64, len);
-            let mark = text.windows(9).position(|window| window == b"\n[burrow:");
-            match mark {
-                None => assert_eq!(text, stream),
-                Some(at) => {
-                    assert!(at as u64 >= max / 2 - 1);
-                    assert_eq!(text[..at], stream[..at]);
-                    let after = at + 1 + text[at + 1..].iter().position(|b| *b == b'\n').expect("the mark's end") + 1;
-                    let tail = &text[after..];
-                    assert!(tail.len() as u64 >= max / 4);
-                    assert_eq!(tail, &stream[stream.len() - tail.len()..]);
-                    assert!(text.len() as u64 <= max + 100);
-                }
+        });
+    }
+
+    /// A loss of power takes unsynced bytes off the end of the last file.
+    #[test]
+    fn after_a_crash_the_stream_goes_on_where_the_file_ends(
+        pieces in prop::collection::vec((1_usize..3000, 0_u64..2000), 1..15),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        block_on(async {
+            let logs = LogStore::open(dir.path()).await.unwrap();
+            let whole = stream(60_000);
+            let mut at = 0;
+            for (len, lost) in pieces {
+                let mut writer = logs.writer(step(), 8192).await.unwrap();
+                assert_eq!(writer.stream_offset(), at as u64);
+                writer.append(&whole[at..at + len]).await.unwrap();
+                drop(writer);
+                let starts = |path: &PathBuf| path.extension().unwrap().to_str().unwrap().parse().unwrap_or(0_u64);
+                let last = files(dir.path()).into_iter().max_by_key(starts).unwrap();
+                let kept = last.metadata().unwrap().len();
+                OpenOptions::new().write(true).open(&last).unwrap().set_len(kept.saturating_sub(lost)).unwrap();
+                at = at + len - lost.min(kept) as usize;
+                check_text(&text(&logs, step()).await, &whole[..at], 4096);
             }
+        });
+    }
+
+    #[test]
+    fn lines_are_those_of_the_text(text in prop::collection::vec("[a-c]{0,3}", 0..3000), first in 0_usize..3100, ended: bool) {
+        let dir = tempfile::tempdir().unwrap();
+        block_on(async {
+            let logs = LogStore::open(dir.path()).await.unwrap();
+            let mut writer = logs.writer(step(), 1 << 20).await.unwrap();
+            let mut whole = text.join("\n");
+            if ended && !text.is_empty() {
+                whole.push('\n');
+            }
+            writer.append(whole.as_bytes()).await.unwrap();
+            let page = logs.lines(step(), &mut LineIndex::default(), first as u64, 7).await.unwrap().unwrap();
+            let wanted: Vec<Vec<u8>> = whole.lines().skip(first).take(7).map(|line| line.into()).collect();
+            assert_eq!(page.lines, wanted);
+            assert_eq!(page.total, whole.lines().count() as u64);
         });
     }
 }

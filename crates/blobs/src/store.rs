@@ -1,0 +1,155 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ids::StepId;
+use tokio::sync::watch;
+
+use crate::layout::{self, Layout};
+use crate::writer::LogWriter;
+
+/// The longest piece that one [`LogStore::read`] gives.
+const MAX_READ: usize = 16 << 20;
+
+/// All logs of a farm, in one folder. Cheap to clone.
+#[derive(Clone)]
+pub struct LogStore {
+    dir: Arc<Path>,
+    live: Arc<Mutex<BTreeMap<StepId, Arc<watch::Sender<u64>>>>>,
+}
+
+/// The disk did not do as told.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} `{}`", path.display())]
+pub struct LogError {
+    pub action: &'static str,
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+impl LogStore {
+    /// Makes the folder if it is not there.
+    pub async fn open(dir: &Path) -> Result<LogStore, LogError> {
+        let dir: Arc<Path> = dir.into();
+        let made = dir.clone();
+        blocking("make the log folder", &dir, move || fs::create_dir_all(made)).await?;
+        Ok(LogStore {
+            dir,
+            live: Arc::default(),
+        })
+    }
+
+    /// Opens the log of a step at its end, or begins it. `max`: the length in bytes above which the
+    /// middle is left out, at least 2 KiB; on disk a log takes up to half as much again. One writer
+    /// at a time.
+    pub async fn writer(&self, step: StepId, max: u64) -> Result<LogWriter, LogError> {
+        LogWriter::open(self.dir.clone(), step, max, self.live(step)).await
+    }
+
+    /// Of a log as one text, at most `len` bytes (and at most 16 MiB) from `offset`; shorter at the
+    /// end, empty past it. `None`: there is no such log.
+    ///
+    /// Where output was left out, the text has a line `[burrow: N bytes left out here]`. While such
+    /// a log grows, what is past that line moves.
+    pub async fn read(&self, step: StepId, offset: u64, len: usize) -> Result<Option<Vec<u8>>, LogError> {
+        let len = len.min(MAX_READ);
+        self.with_layout(step, move |dir, layout| layout.read(dir, step, offset, len))
+            .await
+    }
+
+    /// Length of the text that [`LogStore::read`] reads from. `None`: there is no such log.
+    pub async fn len(&self, step: StepId) -> Result<Option<u64>, LogError> {
+        self.with_layout(step, |_, layout| Ok(layout.text_len())).await
+    }
+
+    /// Counts the appends to a log, from whenever it is first asked or written. Never ends by
+    /// itself: whether more is to come is for the farm store to say.
+    pub fn changes(&self, step: StepId) -> watch::Receiver<u64> {
+        self.live(step).subscribe()
+    }
+
+    /// No such log is no error. Not to be called while it is written.
+    pub async fn delete(&self, step: StepId) -> Result<(), LogError> {
+        let dir = self.dir.clone();
+        let folder = layout::folder(&dir, step);
+        blocking("delete a log in", &folder.clone(), move || {
+            for segment in Layout::find(&dir, step)?.segments.iter().rev() {
+                gone(fs::remove_file(layout::file(&dir, step, segment.start)))?;
+            }
+            // The last log takes the folder along; most are not the last.
+            let _ = fs::remove_dir(folder);
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) async fn with_layout<T: Send + 'static>(
+        &self,
+        step: StepId,
+        work: impl Fn(&Path, &Layout) -> io::Result<T> + Send + 'static,
+    ) -> Result<Option<T>, LogError> {
+        let dir = self.dir.clone();
+        let path = layout::file(&dir, step, 0);
+        blocking("read the log", &path, move || {
+            let mut tries = 0;
+            loop {
+                let layout = Layout::find(&dir, step)?;
+                if layout.segments.is_empty() {
+                    return Ok(None);
+                }
+                match work(&dir, &layout) {
+                    // The writer has taken a file of the middle away since it was seen.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 10 => tries += 1,
+                    done => return done.map(Some),
+                }
+            }
+        })
+        .await
+    }
+
+    fn live(&self, step: StepId) -> Arc<watch::Sender<u64>> {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.retain(|known, sender| {
+            *known == step || sender.receiver_count() > 0 || Arc::strong_count(sender) > 1
+        });
+        live.entry(step)
+            .or_insert_with(|| Arc::new(watch::Sender::new(0)))
+            .clone()
+    }
+}
+
+/// Bytes that are free for this user on the file system of `dir`.
+pub fn disk_free(dir: &Path) -> Result<u64, LogError> {
+    let fs = rustix::fs::statvfs(dir).map_err(|error| LogError {
+        action: "ask for the free space of",
+        path: dir.to_owned(),
+        source: error.into(),
+    })?;
+    Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
+}
+
+/// Runs file work where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    action: &'static str,
+    path: &Path,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, LogError> {
+    let done = match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(stopped) => Err(io::Error::other(stopped)),
+    };
+    done.map_err(|source| LogError {
+        action,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+pub(crate) fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}

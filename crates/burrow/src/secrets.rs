@@ -1,0 +1,249 @@
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use buildlet_api::keys::MasterKey;
+use comfy_table::{Table, presets};
+use config::Config;
+use ids::Timestamp;
+use store::Store;
+use store::read::{KeyRow, Role, TokenRow};
+
+use crate::args::{Global, Key, KeyCommand, Token, TokenCommand};
+use crate::failure::{Exit, Failure, at_path};
+use crate::farm_file;
+use crate::server::TOKEN_FILE;
+use crate::show;
+
+/// Source: golang/build `cmd/coordinator/coordinator.go`, `devBuildletKey`'s master.
+const DEVELOPMENT_MASTER: &[u8] = b"gophers rule";
+
+/// The name of the token that `up` makes for those who may read its state folder.
+const OWN_TOKEN: &str = "up";
+
+pub async fn token(global: &Global, token: &Token) -> Result<Exit, Failure> {
+    let store = open(global, token.config.as_deref()).await?;
+    let now = wall();
+    match &token.command {
+        TokenCommand::New { name, role, expires } => {
+            let made = store
+                .create_token(name, (*role).into(), expires.map(|time| now + time), now)
+                .await
+                .map_err(failure)?;
+            tell_once(global, "token", made.row.id, name, &made.secret);
+        }
+        TokenCommand::List => list_tokens(global, &store.tokens().await.map_err(failure)?),
+        TokenCommand::Revoke { id } => {
+            if !store.revoke_token(*id, now).await.map_err(failure)? {
+                return Err(Failure::new(format!("no token {id} is in use")).hint("`burrow token list` shows their numbers"));
+            }
+            println!("token {id} allows nothing any more");
+        }
+    }
+    Ok(Exit::Done)
+}
+
+pub async fn key(global: &Global, key: &Key) -> Result<Exit, Failure> {
+    if let KeyCommand::Derive { master_key, development: _, names } = &key.command {
+        return derive(master_key.as_deref(), names);
+    }
+    let store = open(global, key.config.as_deref()).await?;
+    let now = wall();
+    match &key.command {
+        KeyCommand::New { name, host_type } => {
+            let made = store.create_key(name, host_type, now).await.map_err(failure)?;
+            tell_once(global, "key", made.row.id, name, &made.secret);
+        }
+        KeyCommand::List => list_keys(global, &store.keys().await.map_err(failure)?),
+        KeyCommand::Revoke { id } => {
+            if !store.revoke_key(*id, now).await.map_err(failure)? {
+                return Err(Failure::new(format!("no key {id} is in use")).hint("`burrow key list` shows their numbers"));
+            }
+            println!("key {id} opens nothing any more");
+        }
+        KeyCommand::Derive { .. } => {}
+    }
+    Ok(Exit::Done)
+}
+
+/// The token in the file `token` of the state folder; a new one when there is none that works. Only
+/// its owner may read the file, and it is never printed.
+pub async fn own_token(config: &Config, state_dir: &Path) -> Result<String, Failure> {
+    let path = state_dir.join(TOKEN_FILE);
+    let store = open_store(config).await?;
+    let now = wall();
+    if let Ok(kept) = std::fs::read_to_string(&path) {
+        let kept = kept.trim().to_owned();
+        if store.check_token(&kept, now).await.map_err(failure)?.is_some() {
+            return Ok(kept);
+        }
+    }
+    for old in store.tokens().await.map_err(failure)? {
+        if old.name == OWN_TOKEN && old.revoked.is_none() {
+            store.revoke_token(old.id, now).await.map_err(failure)?;
+        }
+    }
+    let made = store.create_token(OWN_TOKEN, Role::Admin, None, now).await.map_err(failure)?;
+    write_secret(&path, &made.secret).map_err(|error| at_path("write", &path, &error))?;
+    store.close().await;
+    Ok(made.secret)
+}
+
+fn write_secret(path: &Path, secret: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let fresh = path.with_extension("new");
+    let _ = std::fs::remove_file(&fresh);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    writeln!(file, "{secret}")?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)
+}
+
+fn derive(master: Option<&Path>, names: &[String]) -> Result<Exit, Failure> {
+    let bytes = match master {
+        None => DEVELOPMENT_MASTER.to_vec(),
+        Some(path) if path == Path::new("-") => {
+            let mut bytes = Vec::new();
+            std::io::stdin()
+                .take(1 << 16)
+                .read_to_end(&mut bytes)
+                .map_err(|error| Failure::new(format!("cannot read the master key: {error}")))?;
+            bytes
+        }
+        Some(path) => std::fs::read(path).map_err(|error| at_path("read the master key", path, &error))?,
+    };
+    let master = MasterKey::parse(&bytes).map_err(|error| Failure::new(error.to_string()))?;
+    for name in names {
+        println!("{} {name}", master.builder_key(name));
+    }
+    Ok(Exit::Done)
+}
+
+async fn open(global: &Global, config: Option<&Path>) -> Result<Store, Failure> {
+    let defaults = farm_file::defaults(global)?;
+    let file = config.map(PathBuf::from).or_else(|| {
+        let here = PathBuf::from(farm_file::NAME);
+        here.exists().then_some(here)
+    });
+    let config = match file {
+        Some(path) => farm_file::load(&path, global, &defaults)?.config,
+        None => Config::check(&[], &defaults).map_err(|problems| Failure::new(problems.to_string()))?.config,
+    };
+    if config.farm.store == config::StoreUrl::Embedded {
+        farm_file::make_state_dir(&config.farm.state_dir)?;
+    }
+    open_store(&config).await
+}
+
+async fn open_store(config: &Config) -> Result<Store, Failure> {
+    let url = match &config.farm.store {
+        config::StoreUrl::Embedded => store::StoreUrl::Sqlite(config.farm.state_dir.join("farm.db")),
+        config::StoreUrl::Postgres(url) => store::StoreUrl::Postgres(store::PgUrl::new(url.expose().to_owned())),
+    };
+    Store::open(&url).await.map_err(|error| anyhow::Error::from(error).into())
+}
+
+fn failure(error: store::StoreError) -> Failure {
+    match error {
+        store::StoreError::Conflict(why) => Failure::new(why),
+        error => anyhow::Error::from(error).into(),
+    }
+}
+
+fn tell_once(global: &Global, kind: &str, id: i64, name: &str, secret: &str) {
+    if global.json {
+        println!("{}", serde_json::json!({ "id": id, "name": name, kind: secret }));
+        return;
+    }
+    println!("{secret}");
+    eprintln!("{kind} {id} `{}`; keep it now, it is not shown again", show::plain(name));
+}
+
+fn list_tokens(global: &Global, rows: &[TokenRow]) {
+    if global.json {
+        let list: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                serde_json::json!({
+                    "id": row.id, "name": row.name, "role": role_word(row.role),
+                    "created": show::time(row.created),
+                    "expires": row.expires.map(show::time),
+                    "revoked": row.revoked.map(show::time),
+                    "last_used": row.last_used.map(show::time),
+                })
+            })
+            .collect();
+        println!("{}", serde_json::json!(list));
+        return;
+    }
+    let mut table = table(&["ID", "NAME", "ROLE", "CREATED", "EXPIRES", "LAST USED", "STATE"]);
+    for row in rows {
+        table.add_row(vec![
+            row.id.to_string(),
+            show::plain(&row.name),
+            role_word(row.role).to_owned(),
+            show::time(row.created),
+            row.expires.map_or("never".to_owned(), show::time),
+            row.last_used.map_or("never".to_owned(), show::time),
+            state(row.revoked, row.expires),
+        ]);
+    }
+    println!("{table}");
+}
+
+fn list_keys(global: &Global, rows: &[KeyRow]) {
+    if global.json {
+        let list: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                serde_json::json!({
+                    "id": row.id, "name": row.name, "host_type": row.host_type.as_str(),
+                    "created": show::time(row.created),
+                    "revoked": row.revoked.map(show::time),
+                    "last_used": row.last_used.map(show::time),
+                })
+            })
+            .collect();
+        println!("{}", serde_json::json!(list));
+        return;
+    }
+    let mut table = table(&["ID", "NAME", "HOST TYPE", "CREATED", "LAST USED", "STATE"]);
+    for row in rows {
+        table.add_row(vec![
+            row.id.to_string(),
+            show::plain(&row.name),
+            row.host_type.to_string(),
+            show::time(row.created),
+            row.last_used.map_or("never".to_owned(), show::time),
+            state(row.revoked, None),
+        ]);
+    }
+    println!("{table}");
+}
+
+fn state(revoked: Option<Timestamp>, expires: Option<Timestamp>) -> String {
+    match (revoked, expires) {
+        (Some(_), _) => "revoked".to_owned(),
+        (None, Some(at)) if at <= wall() => "expired".to_owned(),
+        _ => "good".to_owned(),
+    }
+}
+
+fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Reader => "reader",
+        Role::Contributor => "contributor",
+        Role::Admin => "admin",
+    }
+}
+
+fn table(heads: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(heads);
+    table
+}
+
+fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,539 @@
+//! Performs the farm core's effects on machines: one task for what an attempt does, one for a kill,
+//! one for a cleaning. Decides nothing; how it went goes back to the core as an input.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blobs::{LogError, LogStore, LogWriter};
+use buildlet_api::{CallError, Client, ExecSpec, FollowError, PoolEvent, ProcessState, Upload};
+use farm::{Effect, Input};
+use gitmirror::MirrorService;
+use ids::{AttemptId, GitHash, MachineId, RepoName, StepId};
+use runner::{Command, InfraCause, StepPlan};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span, warn};
+
+/// How often a step that prints is reported as alive; its silence limit is counted in minutes.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+
+/// The buildlet's own limit for a command, past the core's: only for a coordinator that never returns.
+const WALL_SLACK: Duration = Duration::from_secs(600);
+
+/// The hands of the core.
+pub struct Drivers {
+    shared: Shared,
+    machines: BTreeMap<MachineId, Machine>,
+    tasks: JoinSet<()>,
+}
+
+/// What every task needs.
+#[derive(Clone)]
+pub struct Shared {
+    pub inputs: mpsc::Sender<Input>,
+    pub logs: LogStore,
+    pub max_log: u64,
+    pub mirror: Arc<MirrorService>,
+    pub machines: Links,
+}
+
+/// The machines that are connected; the pools' events fill it, the drivers look.
+pub type Links = Arc<std::sync::Mutex<BTreeMap<MachineId, Link>>>;
+
+#[derive(Clone)]
+pub struct Link {
+    pub client: Client,
+    pub resumable: bool,
+    pub generation: u64,
+    /// Cancelled when this link is gone.
+    pub gone: CancellationToken,
+}
+
+#[derive(Default)]
+struct Machine {
+    /// An attempt has been on it since it came up.
+    used: bool,
+    generation: u64,
+    /// The command that runs over its own connection, on machines that keep none.
+    attached: Option<(StepId, CancellationToken)>,
+    /// One task at a time touches the machine's working directory.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Drivers {
+    pub fn new(shared: Shared) -> Drivers {
+        Drivers {
+            shared,
+            machines: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Starts each; returns at once. The tasks end by themselves and are ended with this value.
+    pub fn perform(&mut self, effects: Vec<Effect>) {
+        while self.tasks.try_join_next().is_some() {}
+        for effect in effects {
+            self.perform_one(effect);
+        }
+    }
+
+    fn perform_one(&mut self, effect: Effect) {
+        let (Effect::Prepare { machine, .. }
+        | Effect::StartStep { machine, .. }
+        | Effect::FollowStep { machine, .. }
+        | Effect::KillStep { machine, .. }
+        | Effect::Release { machine }) = &effect;
+        let machine = machine.clone();
+        let link = self
+            .shared
+            .machines
+            .lock()
+            .expect("no holder panics")
+            .get(&machine)
+            .cloned();
+        // Gone since the core decided: the pool's `Down` tells the core.
+        let Some(link) = link else { return };
+        let state = self.machines.entry(machine.clone()).or_default();
+        if state.generation != link.generation {
+            *state = Machine {
+                generation: link.generation,
+                ..Machine::default()
+            };
+        }
+        let (shared, turn) = (self.shared.clone(), state.turn.clone());
+        let gone = link.gone.clone();
+        match effect {
+            Effect::Prepare {
+                attempt,
+                repo,
+                commit,
+                source_dir,
+                ..
+            } => {
+                state.used = true;
+                let span = info_span!("prepare", build.id = %attempt.build, machine.id = %machine);
+                let work = async move {
+                    let _turn = turn.lock().await;
+                    prepare(&shared, &link, attempt, &repo, &commit, &source_dir).await;
+                };
+                self.spawn(gone, work.instrument(span));
+            }
+            Effect::StartStep { step, spec, .. } if link.resumable => {
+                let span = info_span!("step", build.id = %step.attempt.build, machine.id = %machine);
+                self.spawn(
+                    gone,
+                    async move { start(&shared, &link, step, &spec).await }.instrument(span),
+                );
+            }
+            Effect::StartStep { step, spec, .. } => {
+                let kill = gone.child_token();
+                state.attached = Some((step, kill.clone()));
+                let span = info_span!("step", build.id = %step.attempt.build, machine.id = %machine);
+                let work = async move { attached(&shared, &link, step, &spec, kill).await };
+                self.spawn(gone, work.instrument(span));
+            }
+            Effect::FollowStep { step, .. } => {
+                let span = info_span!("step", build.id = %step.attempt.build, machine.id = %machine);
+                self.spawn(
+                    gone,
+                    async move { follow(&shared, &link, step).await }.instrument(span),
+                );
+            }
+            Effect::KillStep { step, .. } if link.resumable => {
+                self.spawn(gone, async move {
+                    // Its follower reports the end; a kill that fails runs into the core's grace.
+                    if let Err(why) = link.client.kill_exec(&step.to_string()).await {
+                        warn!("cannot kill step {step}: {:#}", anyhow::Error::from(why));
+                    }
+                });
+            }
+            Effect::KillStep { step, .. } => {
+                if let Some((running, kill)) = &state.attached
+                    && *running == step
+                {
+                    kill.cancel();
+                }
+            }
+            Effect::Release { .. } => {
+                let halt = state.used && !link.resumable;
+                state.used = false;
+                let span = info_span!("release", machine.id = %machine);
+                let work = async move {
+                    let _turn = turn.lock().await;
+                    release(&shared, &link, machine, halt).await;
+                };
+                self.spawn(gone, work.instrument(span));
+            }
+        }
+    }
+
+    fn spawn(&mut self, gone: CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = gone.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+}
+
+async fn tell(shared: &Shared, attempt: AttemptId, event: runner::Input) {
+    // The receiver is gone only when the coordinator stops.
+    let _ = shared.inputs.send(Input::Attempt { attempt, event }).await;
+}
+
+async fn prepare(
+    shared: &Shared,
+    link: &Link,
+    attempt: AttemptId,
+    repo: &RepoName,
+    commit: &GitHash,
+    source_dir: &str,
+) {
+    let event = match prepared(shared, link, repo, commit, source_dir).await {
+        Ok(()) => runner::Input::Prepared,
+        Err((cause, why)) => runner::Input::PrepareFailed {
+            cause,
+            detail: format!("{why:#}"),
+        },
+    };
+    tell(shared, attempt, event).await;
+}
+
+async fn prepared(
+    shared: &Shared,
+    link: &Link,
+    repo: &RepoName,
+    commit: &GitHash,
+    source_dir: &str,
+) -> Result<(), (InfraCause, anyhow::Error)> {
+    let archive = shared.mirror.archive(repo, commit).await;
+    let archive = archive.map_err(|why| (InfraCause::SourceUnavailable, why.into()))?;
+    let refused = |why: CallError| (InfraCause::MachineRefused, anyhow::Error::from(why));
+    link.client.remove_all(&["."]).await.map_err(refused)?;
+    link.client
+        .put_tgz(source_dir, Upload::File(archive.path))
+        .await
+        .map_err(refused)
+}
+
+async fn start(shared: &Shared, link: &Link, step: StepId, plan: &StepPlan) {
+    let spec = spec(plan);
+    match link
+        .client
+        .start_exec(&step.to_string(), &spec, Some(plan.timeout + WALL_SLACK))
+        .await
+    {
+        Ok(_) => follow(shared, link, step).await,
+        // 400 and 422 are the recipe's fault: there is no such command, or not as it is written.
+        Err(CallError::Refused {
+            status: 400 | 422,
+            body,
+            ..
+        }) => {
+            let state = format!("could not be started: {}", body.trim());
+            tell(
+                shared,
+                step.attempt,
+                runner::Input::StepEnded {
+                    index: step.index,
+                    ok: false,
+                    state,
+                },
+            )
+            .await;
+        }
+        // Whether it started is not known; following tells.
+        Err(CallError::Gone { .. } | CallError::Timeout { .. }) => follow(shared, link, step).await,
+        Err(why) => lost(shared, step, format!("{:#}", anyhow::Error::from(why))).await,
+    }
+}
+
+/// Takes up the step's output where its stored log ends, and stays with it over lost connections.
+async fn follow(shared: &Shared, link: &Link, step: StepId) {
+    let sink = match Sink::open(shared, step).await {
+        Ok(sink) => sink,
+        Err(why) => return lost(shared, step, format!("its log cannot be written: {why}")).await,
+    };
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let offset = sink.offset().await;
+        let done = link
+            .client
+            .follow_exec(&step.to_string(), offset, |at, piece| sink.take(Some(at), piece))
+            .await;
+        match done {
+            Ok(end) => return ended(shared, step, &sink, end.state).await,
+            Err(FollowError::UnknownId) => {
+                return lost(
+                    shared,
+                    step,
+                    "the machine does not know the command any more".to_owned(),
+                )
+                .await;
+            }
+            Err(FollowError::Call(CallError::Gone { .. } | CallError::Timeout { .. })) => {
+                if sink.offset().await > offset {
+                    pause = Duration::from_millis(100);
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+            Err(FollowError::Call(why)) => {
+                return lost(shared, step, format!("{:#}", anyhow::Error::from(why))).await;
+            }
+        }
+    }
+}
+
+/// Runs the step over one connection: all that Go's buildlets can do.
+async fn attached(shared: &Shared, link: &Link, step: StepId, plan: &StepPlan, kill: CancellationToken) {
+    let sink = match Sink::open(shared, step).await {
+        Ok(sink) => sink,
+        Err(why) => return lost(shared, step, format!("its log cannot be written: {why}")).await,
+    };
+    let spec = spec(plan);
+    let run = link.client.exec(&spec, |piece| sink.take(None, piece));
+    let done = tokio::select! {
+        done = run => done,
+        () = kill.cancelled() => Ok(ProcessState::Failed("killed with its connection".to_owned())),
+    };
+    match done {
+        Ok(state) => ended(shared, step, &sink, state).await,
+        Err(CallError::Refused {
+            status: 400 | 422,
+            body,
+            ..
+        }) => {
+            let state = ProcessState::Failed(format!("could not be started: {}", body.trim()));
+            ended(shared, step, &sink, state).await;
+        }
+        Err(why) => lost(shared, step, format!("{:#}", anyhow::Error::from(why))).await,
+    }
+}
+
+/// The end of a step is told only once all it printed is on disk.
+async fn ended(shared: &Shared, step: StepId, sink: &Sink, state: ProcessState) {
+    if let Err(why) = sink.sync().await {
+        return lost(shared, step, format!("its log cannot be written: {why}")).await;
+    }
+    let (ok, state) = (state.is_ok(), state.to_string());
+    tell(
+        shared,
+        step.attempt,
+        runner::Input::StepEnded {
+            index: step.index,
+            ok,
+            state,
+        },
+    )
+    .await;
+}
+
+async fn lost(shared: &Shared, step: StepId, detail: String) {
+    tell(
+        shared,
+        step.attempt,
+        runner::Input::StepLost {
+            index: step.index,
+            detail,
+        },
+    )
+    .await;
+}
+
+async fn release(shared: &Shared, link: &Link, machine: MachineId, halt: bool) {
+    if halt {
+        // One build for one registration: it ends itself, and comes back clean.
+        if let Err(why) = link.client.halt().await {
+            warn!(
+                "machine {machine} did not answer /halt: {:#}",
+                anyhow::Error::from(why)
+            );
+        }
+        return;
+    }
+    let mut pause = Duration::from_secs(1);
+    while let Err(why) = link.client.remove_all(&["."]).await {
+        warn!(
+            "machine {machine} cannot be cleaned, trying again: {:#}",
+            anyhow::Error::from(why)
+        );
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(60));
+    }
+    let _ = shared.inputs.send(Input::MachineFree { machine }).await;
+}
+
+/// Where a step's output goes: its log, and a sign of life to the core.
+struct Sink {
+    log: Mutex<LogWriter>,
+    alive: std::sync::Mutex<Option<tokio::time::Instant>>,
+    inputs: mpsc::Sender<Input>,
+    step: StepId,
+}
+
+impl Sink {
+    async fn open(shared: &Shared, step: StepId) -> Result<Sink, LogError> {
+        let log = shared.logs.writer(step, shared.max_log).await?;
+        let (alive, inputs) = (std::sync::Mutex::new(None), shared.inputs.clone());
+        Ok(Sink {
+            log: Mutex::new(log),
+            alive,
+            inputs,
+            step,
+        })
+    }
+
+    async fn offset(&self) -> u64 {
+        self.log.lock().await.stream_offset()
+    }
+
+    async fn sync(&self) -> Result<(), LogError> {
+        self.log.lock().await.sync().await
+    }
+
+    async fn take(&self, at: Option<u64>, piece: bytes::Bytes) {
+        {
+            let mut log = self.log.lock().await;
+            let have = log.stream_offset();
+            let written = match at {
+                Some(at) if at > have => log.gap(at).await,
+                _ => Ok(()),
+            };
+            let written = match written {
+                Ok(()) => log.append(&piece).await,
+                Err(why) => Err(why),
+            };
+            if let Err(why) = written {
+                // The next sync, before the step may end, fails with it again.
+                warn!("log of step {}: {why}", self.step);
+            }
+        }
+        let now = tokio::time::Instant::now();
+        let due = {
+            let mut last = self.alive.lock().expect("no holder panics");
+            let due = last.is_none_or(|last| now >= last + ALIVE_EVERY);
+            if due {
+                *last = Some(now);
+            }
+            due
+        };
+        if due {
+            let event = runner::Input::Output;
+            let _ = self
+                .inputs
+                .send(Input::Attempt {
+                    attempt: self.step.attempt,
+                    event,
+                })
+                .await;
+        }
+    }
+}
+
+fn spec(plan: &StepPlan) -> ExecSpec {
+    let (cmd, args, system) = match &plan.command {
+        Command::Args(words) => {
+            let mut words = words.iter().cloned();
+            (words.next().unwrap_or_default(), words.collect(), false)
+        }
+        Command::Shell(text) => (
+            "/bin/sh".to_owned(),
+            vec!["-e".to_owned(), "-c".to_owned(), text.clone()],
+            true,
+        ),
+    };
+    ExecSpec {
+        cmd,
+        args,
+        dir: plan.dir.clone(),
+        env: plan.env.clone(),
+        path: Vec::new(),
+        system,
+        debug: false,
+    }
+}
+
+/// Turns what pools say into the core's inputs and the drivers' links. Ends when every pool has.
+pub async fn take_pool_events(
+    mut events: mpsc::Receiver<PoolEvent>,
+    links: Links,
+    inputs: mpsc::Sender<Input>,
+) {
+    while let Some(event) = events.recv().await {
+        let input = match event {
+            PoolEvent::Up {
+                machine,
+                host_type,
+                client,
+                status,
+                pool,
+                address,
+                resumable,
+                generation,
+            } => {
+                let link = Link {
+                    client,
+                    resumable,
+                    generation,
+                    gone: CancellationToken::new(),
+                };
+                let old = links
+                    .lock()
+                    .expect("no holder panics")
+                    .insert(machine.clone(), link);
+                if let Some(old) = old {
+                    old.gone.cancel();
+                    let why = "it registered anew".to_owned();
+                    let down = Input::MachineDown {
+                        machine: machine.clone(),
+                        why,
+                        may_return: resumable,
+                    };
+                    let _ = inputs.send(down).await;
+                }
+                let facts = farm::MachineFacts {
+                    pool: pool.to_owned(),
+                    version: status.version,
+                    software: status
+                        .burrow
+                        .map(|version| format!("burrow {version}"))
+                        .unwrap_or_default(),
+                    address,
+                    resumable,
+                };
+                Input::MachineUp {
+                    machine,
+                    host_type,
+                    facts,
+                }
+            }
+            PoolEvent::Down {
+                machine,
+                why,
+                may_return,
+                generation,
+            } => {
+                let mut links = links.lock().expect("no holder panics");
+                match links.get(&machine) {
+                    Some(link) if link.generation == generation => {
+                        link.gone.cancel();
+                        links.remove(&machine);
+                    }
+                    _ => continue,
+                }
+                Input::MachineDown {
+                    machine,
+                    why,
+                    may_return,
+                }
+            }
+        };
+        if inputs.send(input).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The loop that drives the farm core: the only place where it meets the clock and the store.
+
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use farm::{Effect, Farm, Input, Want, Write};
+use ids::{Now, Timestamp};
+use store::read::{Intent, Wish};
+use store::{Store, StoreError};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::drive::Drivers;
+
+/// How many inputs are taken into one transaction at most.
+const BATCH: usize = 512;
+
+/// How often what waits is explained anew for the pages.
+const EXPLAIN_EVERY: Duration = Duration::from_millis(500);
+
+/// Counts from the start of this process; reads the wall clock. The one clock of the coordinator.
+#[derive(Clone)]
+pub struct Clock(Instant);
+
+impl Clock {
+    pub fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    pub fn now(&self) -> Now {
+        Now {
+            mono: self.0.elapsed(),
+            wall: wall(),
+        }
+    }
+}
+
+/// The wall clock, in the store's unit.
+pub fn wall() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// What readers see of the core without going through it.
+#[derive(Default)]
+pub struct Published {
+    pub waiting: Vec<schedule::Waiting>,
+    pub at: Timestamp,
+    pub paused: Option<String>,
+    /// Since when the store has refused writes, and why.
+    pub store_trouble: Option<String>,
+}
+
+pub type Board = Arc<RwLock<Arc<Published>>>;
+
+/// Runs until `stop`. An error is a broken invariant: the service must not go on.
+pub async fn run(
+    mut farm: Farm,
+    first: farm::Step,
+    store: Store,
+    clock: Clock,
+    mut inputs: mpsc::Receiver<Input>,
+    mut drivers: Drivers,
+    board: Board,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    commit(&store, &first.writes, &board, &stop).await?;
+    drivers.perform(first.effects);
+    let mut explained = Duration::ZERO;
+    let mut paused = None;
+    loop {
+        let now = clock.now();
+        if now.mono >= explained + EXPLAIN_EVERY {
+            explained = now.mono;
+            let trouble = read(&board).store_trouble.clone();
+            let waiting = farm.explain(now);
+            publish(
+                &board,
+                Published {
+                    waiting,
+                    at: now.wall,
+                    paused: paused.clone(),
+                    store_trouble: trouble,
+                },
+            );
+        }
+        let due = farm
+            .next_deadline(now)
+            .unwrap_or(Duration::MAX)
+            .min(now.mono + EXPLAIN_EVERY);
+        let wait = due.saturating_sub(now.mono).max(Duration::from_millis(1));
+        let mut batch = Vec::new();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            count = inputs.recv_many(&mut batch, BATCH) => {
+                anyhow::ensure!(count > 0, "every sender of inputs is gone");
+            }
+            () = tokio::time::sleep(wait) => batch.push(Input::Tick),
+        }
+        if explained == now.mono {
+            batch.extend(wishes(&farm, &store).await);
+        }
+        let (mut writes, mut effects): (Vec<Write>, Vec<Effect>) = (Vec::new(), Vec::new());
+        for mut input in batch {
+            match &mut input {
+                Input::Paused { why } => paused = Some(why.clone()),
+                Input::Resumed => paused = None,
+                Input::Wanted(wants) => *wants = unbuilt(&store, std::mem::take(wants)).await,
+                _ => {}
+            }
+            let step = farm.handle(clock.now(), input);
+            writes.extend(step.writes);
+            effects.extend(step.effects);
+        }
+        log(&writes);
+        commit(&store, &writes, &board, &stop).await?;
+        drivers.perform(effects);
+    }
+}
+
+/// What people asked for and nobody has answered. Asked of the store by the only one who answers, so
+/// that nothing changes between the look and the deed.
+async fn wishes(farm: &Farm, store: &Store) -> Vec<Input> {
+    let open = match store.open_intents().await {
+        Ok(open) => open,
+        Err(why) => {
+            warn!(
+                "cannot read what people asked for: {:#}",
+                anyhow::Error::from(why)
+            );
+            return Vec::new();
+        }
+    };
+    let mut inputs = Vec::new();
+    for Intent {
+        id: intent, by, wish, ..
+    } in open
+    {
+        match wish {
+            Wish::Cancel(build) => inputs.push(Input::Cancel { intent, build, by }),
+            Wish::Retry(build) => {
+                let finished = if farm.has(build) {
+                    Ok(None)
+                } else {
+                    store.restored_build(build).await
+                };
+                match finished {
+                    Ok(finished) => inputs.push(Input::Retry {
+                        intent,
+                        build,
+                        by,
+                        finished,
+                    }),
+                    Err(why) => warn!("cannot read build {build}: {:#}", anyhow::Error::from(why)),
+                }
+            }
+        }
+    }
+    inputs
+}
+
+/// Of what a look at the store some time ago found missing, what is missing still.
+async fn unbuilt(store: &Store, wants: Vec<Want>) -> Vec<Want> {
+    let mut missing = Vec::new();
+    for want in wants {
+        // What cannot be told is asked for again by the next comparison.
+        if let Ok(None) = store.build_of(&want.repo, &want.commit, &want.builder).await {
+            missing.push(want);
+        }
+    }
+    missing
+}
+
+/// Commits, waiting for a store that is out of reach: nothing is shown or done before.
+async fn commit(
+    store: &Store,
+    writes: &[Write],
+    board: &Board,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match store.apply(writes).await {
+            Ok(()) => {
+                if read(board).store_trouble.is_some() {
+                    info!("the store takes writes again");
+                    set_trouble(board, None);
+                }
+                return Ok(());
+            }
+            Err(StoreError::Conflict(what)) => {
+                error!("the store refused what can never be: {what}");
+                anyhow::bail!("the store refused what can never be: {what}");
+            }
+            Err(why) => {
+                let text = format!("{:#}", anyhow::Error::from(why));
+                warn!("the store does not take writes, builds wait: {text}");
+                set_trouble(board, Some(text));
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
+        }
+    }
+}
+
+fn set_trouble(board: &Board, trouble: Option<String>) {
+    let old = read(board);
+    publish(
+        board,
+        Published {
+            waiting: old.waiting.clone(),
+            at: old.at,
+            paused: old.paused.clone(),
+            store_trouble: trouble,
+        },
+    );
+}
+
+pub fn read(board: &Board) -> Arc<Published> {
+    board.read().expect("no holder of this lock panics").clone()
+}
+
+fn publish(board: &Board, what: Published) {
+    *board.write().expect("no holder of this lock panics") = Arc::new(what);
+}
+
+/// The core does not log; what it wrote is what happened.
+fn log(writes: &[Write]) {
+    for write in writes {
+        match write {
+            Write::AttemptStarted { attempt, machine, .. } => {
+                info!(build.id = %attempt.build, machine.id = %machine, "attempt {attempt} starts on {machine}");
+            }
+            Write::AttemptEnded { attempt, outcome, .. } => {
+                info!(build.id = %attempt.build, "attempt {attempt} ended: {outcome:?}");
+            }
+            Write::BuildWaiting { build, why, .. } => info!(build.id = %build, "build {build} waits: {why}"),
+            Write::MachineUp {
+                machine, host_type, ..
+            } => {
+                info!(machine.id = %machine, "machine {machine} ({host_type}) is up");
+            }
+            Write::MachineDown { machine, why, .. } => {
+                info!(machine.id = %machine, "machine {machine} is gone: {why}");
+            }
+            Write::BuildCreated(_)
+            | Write::BuildDone { .. }
+            | Write::StepStarted { .. }
+            | Write::StepEnded { .. }
+            | Write::IntentDone { .. } => {}
+        }
+    }
+}
+
+/// Reads what the store holds and makes the core from it.
+pub async fn restore(
+    store: &Store,
+    clock: &Clock,
+    config: Arc<config::Config>,
+) -> anyhow::Result<(Farm, farm::Step)> {
+    let restored = store.unfinished().await.context("read what is unfinished")?;
+    let running = restored
+        .builds
+        .iter()
+        .filter(|build| build.running.is_some())
+        .count();
+    if !restored.builds.is_empty() {
+        info!(
+            "taking up {} unfinished builds, {running} of them running",
+            restored.builds.len()
+        );
+    }
+    Ok(Farm::restore(clock.now(), config, restored))
+}

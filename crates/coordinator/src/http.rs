@@ -1,0 +1,201 @@
+//! The farm's doors: pages, archives and hooks, metrics and health, and machines that dial in.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use blobs::LogStore;
+use config::Config;
+use gitmirror::MirrorService;
+use pool_reverse::{RegisterHead, ReversePool};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use web::{Door, RawHandler, RawHead, RawStream, Server};
+
+use crate::engine::{self, Board};
+use crate::{Current, current};
+
+/// What the doors lead to.
+#[derive(Clone)]
+pub struct Service {
+    pub config: Current,
+    pub store: Store,
+    pub logs: LogStore,
+    pub board: Board,
+    pub mirror: Arc<MirrorService>,
+    pub reverse: ReversePool,
+    pub state: PathBuf,
+}
+
+/// Binds, or says who to ask.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen at {address}: choose another with `listen` in [farm], or with --listen")
+    })
+}
+
+pub type Tls = Arc<rustls::ServerConfig>;
+
+/// The certificate of the configuration, or one of our own; `None` without `listen_https`.
+pub fn tls(config: &Config, state: &Path) -> anyhow::Result<Option<Tls>> {
+    if config.farm.listen_https.is_none() {
+        return Ok(None);
+    }
+    let tls = match &config.farm.tls {
+        Some(files) => web::tls_from_files(&files.cert, &files.key),
+        None => web::tls_of_our_own(&state.join("tls"), &["localhost".to_owned()]),
+    };
+    Ok(Some(tls.context("set up TLS")?))
+}
+
+pub async fn run(
+    service: Service,
+    http: TcpListener,
+    https: Option<(TcpListener, Tls)>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut doors = vec![Door::Plain(http)];
+    doors.extend(https.map(|(listener, tls)| Door::Tls(listener, tls)));
+    let outside = Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(service.clone());
+    let router = outside
+        .merge(gitmirror::routes(service.mirror.clone()))
+        .fallback_service(pages(&service, &stop));
+    let raw = Arc::new(DialIn(service.reverse));
+    let raw_paths = vec!["/reverse".to_owned(), "/revdial".to_owned()];
+    let server = Server {
+        router,
+        raw_paths,
+        raw,
+        limits: web::Limits::default(),
+    };
+    web::serve(doors, server, stop).await.context("serve HTTP")
+}
+
+/// Machines that dial in.
+struct DialIn(ReversePool);
+
+impl RawHandler for DialIn {
+    fn handle(&self, head: RawHead, stream: RawStream) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            if !head.tls {
+                let text = "buildlet registration requires SSL";
+                // Whoever left meanwhile does not need the answer.
+                let _ = pool_reverse::refuse(stream, 500, text).await;
+                return;
+            }
+            if head.path() == "/revdial" {
+                return self.0.pickup(&head.target, Box::new(stream)).await;
+            }
+            let instance = head.header("x-burrow-instance");
+            let register = RegisterHead {
+                host_type: head.header("x-go-host-type").to_owned(),
+                key: head.header("x-go-builder-key").to_owned(),
+                hostname: head.header("x-go-builder-hostname").to_owned(),
+                version: head.header("x-go-builder-version").to_owned(),
+                revdial_version: head.header("x-revdial-version").to_owned(),
+                instance: (!instance.is_empty()).then(|| instance.to_owned()),
+                peer: head.peer.to_string(),
+            };
+            self.0.register(register, Box::new(stream)).await;
+        })
+    }
+}
+
+/// Ready to be sent work: the store answers and takes writes.
+async fn ready(State(service): State<Service>) -> impl IntoResponse {
+    let board = engine::read(&service.board);
+    if let Some(trouble) = &board.store_trouble {
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the store does not take writes: {trouble}\n"),
+        );
+    }
+    match service.store.health().await {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(why) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{:#}\n", anyhow::Error::from(why)),
+        ),
+    }
+}
+
+type Labels = Vec<(String, String)>;
+
+async fn metrics(State(service): State<Service>) -> Result<impl IntoResponse, (StatusCode, String)> {
+    let failed = |why: anyhow::Error| (StatusCode::SERVICE_UNAVAILABLE, format!("{why:#}\n"));
+    let mut registry = Registry::with_prefix("burrow");
+    let builds = Family::<Labels, Gauge>::default();
+    registry.register("builds", "Builds by state", builds.clone());
+    let counts = service.store.counts().await.map_err(|why| failed(why.into()))?;
+    for (status, count) in counts {
+        let labels = vec![("state".to_owned(), status.as_str().to_owned())];
+        builds.get_or_create(&labels).set(count.cast_signed());
+    }
+    let machines = Family::<Labels, Gauge>::default();
+    registry.register(
+        "machines_connected",
+        "Machines that are connected, by host type",
+        machines.clone(),
+    );
+    for machine in service.store.machines().await.map_err(|why| failed(why.into()))? {
+        let labels = vec![("host_type".to_owned(), machine.host_type.to_string())];
+        machines
+            .get_or_create(&labels)
+            .inc_by(i64::from(machine.connected));
+    }
+    let gauge = |registry: &mut Registry, name: &str, help: &str, value: u64| {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(value.cast_signed());
+        registry.register(name, help, gauge);
+    };
+    let free = blobs::disk_free(&service.state).map_err(|why| failed(why.into()))?;
+    gauge(
+        &mut registry,
+        "disk_free_bytes",
+        "Free space of the state folder",
+        free,
+    );
+    let paused = engine::read(&service.board).paused.is_some();
+    gauge(
+        &mut registry,
+        "paused",
+        "1 while no build is started",
+        u64::from(paused),
+    );
+    let repos = current(&service.config).repos.len();
+    gauge(
+        &mut registry,
+        "repositories",
+        "Repositories that are watched",
+        repos as u64,
+    );
+    let mut text = String::new();
+    encode(&mut text, &registry).map_err(|why| failed(why.into()))?;
+    Ok((
+        [(
+            header::CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    ))
+}
+
+fn pages(_service: &Service, _stop: &CancellationToken) -> Router {
+    Router::new()
+}

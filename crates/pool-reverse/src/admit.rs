@@ -1,0 +1,137 @@
+//! Who may register, and what the others are told.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use ids::HostType;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+/// For writing an answer's head. Source: golang/build `revdial/v2/revdial.go`, for control lines.
+pub(crate) const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a registration says in its head. A header that is absent is an empty text here.
+#[derive(Clone, Default)]
+pub struct RegisterHead {
+    /// `X-Go-Host-Type`
+    pub host_type: String,
+    /// `X-Go-Builder-Key`; never logged.
+    pub key: String,
+    /// `X-Go-Builder-Hostname`
+    pub hostname: String,
+    /// `X-Go-Builder-Version`
+    pub version: String,
+    /// `X-Revdial-Version`
+    pub revdial_version: String,
+    /// `X-Burrow-Instance`
+    pub instance: Option<String>,
+    /// Address and port that it came from.
+    pub peer: String,
+}
+
+/// Decides about keys; given by the coordinator, which knows the master key, the tokens and the
+/// configuration.
+pub trait KeyCheck: Send + Sync + 'static {
+    fn check<'a>(
+        &'a self,
+        host_type: &'a HostType,
+        key: &'a str,
+    ) -> Pin<Box<dyn Future<Output = KeyVerdict> + Send + 'a>>;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyVerdict {
+    Good,
+    Bad,
+    /// The key is right, but the farm has no such host type. Strangers do not learn which exist.
+    UnknownHostType,
+}
+
+/// A registration turned down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub status: u16,
+    pub text: String,
+    /// It counts against its address.
+    pub bad_key: bool,
+}
+
+impl Refusal {
+    pub fn new(status: u16, text: impl Into<String>) -> Refusal {
+        Refusal {
+            status,
+            text: text.into(),
+            bad_key: false,
+        }
+    }
+}
+
+/// Makes the checks of 2023, in its order and its words; the limit on guesses comes before it.
+pub(crate) async fn admit(head: &RegisterHead, keys: &dyn KeyCheck) -> Result<HostType, Refusal> {
+    match head.revdial_version.as_str() {
+        "2" => {}
+        "" => return Err(Refusal::new(400, "buildlet binary is too old")),
+        _ => return Err(Refusal::new(400, "unknown revdial version")),
+    }
+    if head.hostname.is_empty() {
+        return Err(Refusal::new(400, "missing X-Go-Builder-Hostname header"));
+    }
+    if head.host_type.is_empty() {
+        return Err(Refusal::new(400, "missing X-Go-Host-Type; old buildlet binary?"));
+    }
+    let invalid = Refusal {
+        status: 412,
+        text: "invalid build key".to_owned(),
+        bad_key: true,
+    };
+    let Ok(host_type) = HostType::parse(&head.host_type) else {
+        return Err(invalid);
+    };
+    match keys.check(&host_type, head.key.trim()).await {
+        KeyVerdict::Good => Ok(host_type),
+        KeyVerdict::Bad => Err(invalid),
+        KeyVerdict::UnknownHostType => Err(Refusal::new(
+            412,
+            format!("unknown host type `{host_type}`; the farm's configuration has none of that name"),
+        )),
+    }
+}
+
+/// Answers a raw stream with an error as Go's `http.Error` does, and closes it. 10 s.
+pub async fn refuse<S: AsyncWrite + Unpin>(mut stream: S, status: u16, text: &str) -> io::Result<()> {
+    let phrase = match status {
+        400 => "Bad Request",
+        412 => "Precondition Failed",
+        429 => "Too Many Requests",
+        500 => "Internal Server Error",
+        503 => "Service Unavailable",
+        _ => "Refused",
+    };
+    let answer = format!(
+        "HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{text}\n",
+        text.len() + 1
+    );
+    let writing = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    };
+    timeout(WRITE_LIMIT, writing)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Answers 101 as a write of its own: Go's buildlets lose what comes in the same record.
+pub(crate) async fn switch<S: AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: revdial\r\n\r\n";
+    let writing = async {
+        stream.write_all(ANSWER).await?;
+        stream.flush().await
+    };
+    timeout(WRITE_LIMIT, writing)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}

@@ -1,0 +1,619 @@
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use buildlet_api::{BoxedStream, CallError, Client, Connect, PoolEvent, Status};
+use ids::{HostType, MachineId};
+use revdial::v2::{Action, Dialer, DialerId, DialerLimits, Nonce, PickupError};
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::admit::{KeyCheck, Refusal, RegisterHead, WRITE_LIMIT, admit, refuse, switch};
+use crate::bad_keys::BadKeys;
+use crate::names::{machine_name, without_port};
+use crate::tied::Tied;
+
+/// Under which name the pool's events go.
+const POOL: &str = "reverse";
+/// The first version with revdial v2. Source: golang/build `internal/coordinator/pool/reverse.go`.
+const VERSION_MIN: u32 = 23;
+/// For the older of two machines of one name to prove that it lives.
+const PING_LIMIT: Duration = Duration::from_secs(5);
+/// Control lines waiting to be written; 64 dials make 128.
+const LINES_MAX: usize = 256;
+/// Machines of one host name that are told apart by number.
+const NAMESAKES_MAX: usize = 32;
+
+/// What can be set about the pool. The defaults are those of a farm in service.
+#[derive(Debug, Clone)]
+pub struct ReverseConfig {
+    /// Wrong keys an address may show in a minute before it gets 429 alone.
+    pub bad_keys_per_minute: usize,
+    /// Between two looks at a machine's health.
+    pub heartbeat: Duration,
+    /// Looks in a row that may fail before a machine is given up. Each has 20 s.
+    pub heartbeat_failures: u32,
+    pub dialer: DialerLimits,
+}
+
+impl Default for ReverseConfig {
+    fn default() -> ReverseConfig {
+        ReverseConfig {
+            bad_keys_per_minute: 10,
+            heartbeat: Duration::from_secs(10),
+            heartbeat_failures: 3,
+            dialer: DialerLimits::default(),
+        }
+    }
+}
+
+/// All reverse machines. Cheap to clone; clones are the same pool.
+#[derive(Clone)]
+pub struct ReversePool(Arc<Shared>);
+
+struct Shared {
+    config: ReverseConfig,
+    /// When full, sessions wait to report; their control connections go on being served.
+    events: mpsc::Sender<PoolEvent>,
+    keys: Arc<dyn KeyCheck>,
+    random: SystemRandom,
+    began: Instant,
+    stop: CancellationToken,
+    state: Mutex<State>,
+}
+
+struct State {
+    dialer: Dialer,
+    waiting: BTreeMap<Nonce, oneshot::Sender<io::Result<BoxedStream>>>,
+    sessions: BTreeMap<DialerId, SessionHandle>,
+    machines: BTreeMap<MachineId, Machine>,
+    bad_keys: BadKeys,
+    generation: u64,
+}
+
+struct SessionHandle {
+    lines: mpsc::Sender<Vec<u8>>,
+    /// Asks the session to end; its connections fail from then on.
+    stop: CancellationToken,
+}
+
+/// A machine that is up.
+struct Machine {
+    session: DialerId,
+    generation: u64,
+    host_type: HostType,
+    hostname: String,
+    instance: Option<String>,
+    client: Client,
+    resumable: bool,
+}
+
+/// A registration that was let in.
+struct Admitted {
+    session: DialerId,
+    head: RegisterHead,
+    host_type: HostType,
+}
+
+impl ReversePool {
+    /// `events` gets an `Up` and later a `Down` for each machine.
+    pub fn new(
+        config: ReverseConfig,
+        keys: Arc<dyn KeyCheck>,
+        events: mpsc::Sender<PoolEvent>,
+    ) -> ReversePool {
+        let state = State {
+            dialer: Dialer::new(buildlet_api::wire::REVDIAL, config.dialer),
+            waiting: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            machines: BTreeMap::new(),
+            bad_keys: BadKeys::new(config.bad_keys_per_minute),
+            generation: 0,
+        };
+        ReversePool(Arc::new(Shared {
+            config,
+            events,
+            keys,
+            random: SystemRandom::new(),
+            began: Instant::now(),
+            stop: CancellationToken::new(),
+            state: Mutex::new(state),
+        }))
+    }
+
+    /// Serves one registered connection from its request head to its end. `stream` begins after the
+    /// head and has not been answered; that it came over TLS, or from a proxy trusted to have ended
+    /// TLS, the caller has made sure of.
+    ///
+    /// May be dropped: the session ends, and so do its connections.
+    pub async fn register(&self, head: RegisterHead, stream: BoxedStream) {
+        let (peer, hostname, host_type) = (head.peer.clone(), head.hostname.clone(), head.host_type.clone());
+        let refusal = match self.open(head).await {
+            Ok((admitted, lines, stop)) => return self.serve(admitted, stream, lines, stop).await,
+            Err(refusal) => refusal,
+        };
+        let (status, text) = (refusal.status, &refusal.text);
+        warn!(
+            peer,
+            hostname,
+            host_type,
+            status,
+            "refused reverse buildlet `{hostname}` ({host_type}) from {peer}: {text}"
+        );
+        if let Err(error) = refuse(stream, status, text).await {
+            debug!(peer, "could not tell {peer} that it is refused: {error}");
+        }
+    }
+
+    /// Hands a connection that a buildlet brings to whoever asked for it. `path_and_query` is that of
+    /// the `GET` request; `stream` begins after its head and has not been answered.
+    pub async fn pickup(&self, path_and_query: &str, mut stream: BoxedStream) {
+        let found = {
+            let mut state = self.0.lock();
+            let nonce = state.dialer.pickup(path_and_query);
+            nonce.and_then(|nonce| state.waiting.remove(&nonce).ok_or(PickupError::UnknownDial))
+        };
+        match found {
+            Ok(waiting) => {
+                let switched = switch(&mut stream).await;
+                // Nobody waits any more if the dial was given up meanwhile: the stream is closed then.
+                let _ = waiting.send(switched.map(|()| stream));
+            }
+            Err(error) => {
+                debug!("closed a reverse connection nobody waits for: {error}");
+                let _ = refuse(stream, 400, &error.to_string()).await;
+            }
+        }
+    }
+
+    /// Ends all sessions and admits no more. Buildlets dial again on their own.
+    pub fn close(&self) {
+        self.0.stop.cancel();
+    }
+
+    /// Checks a registration and makes its session, whose first line is queued already.
+    async fn open(
+        &self,
+        head: RegisterHead,
+    ) -> Result<(Admitted, mpsc::Receiver<Vec<u8>>, CancellationToken), Refusal> {
+        if self.0.stop.is_cancelled() {
+            return Err(Refusal::new(503, "the coordinator is stopping"));
+        }
+        let address = without_port(&head.peer).to_owned();
+        if self.0.lock().bad_keys.exhausted(self.0.now(), &address) {
+            return Err(Refusal::new(
+                429,
+                "too many invalid build keys from this address; wait a minute",
+            ));
+        }
+        let admitted = admit(&head, &*self.0.keys).await;
+        if matches!(&admitted, Err(refusal) if refusal.bad_key) {
+            self.0.lock().bad_keys.note(self.0.now(), &address);
+        }
+        let host_type = admitted?;
+        let session = self.0.random_bytes().map(DialerId);
+        let session = session.ok_or_else(|| Refusal::new(500, "no random numbers to be had"))?;
+
+        let (sender, lines) = mpsc::channel(LINES_MAX);
+        let stop = self.0.stop.child_token();
+        let mut state = self.0.lock();
+        let actions = state.dialer.open(self.0.now(), session);
+        let actions = actions.map_err(|error| Refusal::new(503, error.to_string()))?;
+        state.sessions.insert(
+            session,
+            SessionHandle {
+                lines: sender,
+                stop: stop.clone(),
+            },
+        );
+        state.perform(actions);
+        drop(state);
+        Ok((
+            Admitted {
+                session,
+                head,
+                host_type,
+            },
+            lines,
+            stop,
+        ))
+    }
+
+    async fn serve(
+        &self,
+        admitted: Admitted,
+        mut stream: BoxedStream,
+        lines: mpsc::Receiver<Vec<u8>>,
+        stop: CancellationToken,
+    ) {
+        let mut guard = SessionGuard {
+            shared: self.0.clone(),
+            session: admitted.session,
+        };
+        let (peer, hostname) = (&admitted.head.peer, &admitted.head.hostname);
+        let why = match switch(&mut stream).await {
+            Err(error) => format!("the answer to its registration could not be written: {error}"),
+            Ok(()) => {
+                let (read, write) = tokio::io::split(stream);
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => "a newer connection took its place, or the pool is closed".to_owned(),
+                    why = self.read(admitted.session, read) => why,
+                    why = self.write(admitted.session, lines, write) => why,
+                    why = self.care(&admitted) => why,
+                }
+            }
+        };
+        match guard.end() {
+            Some((machine, down)) => {
+                info!(machine.id = %machine, peer, "reverse machine {machine} is down: {why}");
+                // Fails only if nobody listens any more.
+                let _ = self.0.events.send(down.event(machine, why)).await;
+            }
+            None => {
+                warn!(
+                    peer,
+                    hostname,
+                    "session of reverse buildlet `{hostname}` from {peer} ended without a machine: {why}"
+                );
+            }
+        }
+    }
+
+    /// Reads the control connection to its end; returns why it ended.
+    async fn read(&self, session: DialerId, mut read: ReadHalf<BoxedStream>) -> String {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = match read.read(&mut buffer).await {
+                Ok(0) => return "its control connection was closed".to_owned(),
+                Ok(length) => length,
+                Err(error) => return format!("its control connection broke: {error}"),
+            };
+            let mut state = self.0.lock();
+            match state.dialer.receive(session, &buffer[..length]) {
+                Ok(actions) => state.perform(actions),
+                Err(error) => return format!("it broke the control protocol: {error}"),
+            }
+        }
+    }
+
+    /// Writes control lines as they come and keep-alives as they are due; returns why it cannot.
+    async fn write(
+        &self,
+        session: DialerId,
+        mut lines: mpsc::Receiver<Vec<u8>>,
+        mut write: WriteHalf<BoxedStream>,
+    ) -> String {
+        loop {
+            let deadline = self.0.lock().dialer.next_deadline_of(session);
+            let Some(deadline) = deadline else {
+                return "its session was closed".to_owned();
+            };
+            let line = tokio::select! {
+                line = lines.recv() => line,
+                () = sleep_until(self.0.began + deadline) => {
+                    let mut state = self.0.lock();
+                    let actions = state.dialer.tick(self.0.now());
+                    state.perform(actions);
+                    continue;
+                }
+            };
+            let Some(line) = line else {
+                return "its session was closed".to_owned();
+            };
+            let writing = async {
+                write.write_all(&line).await?;
+                write.flush().await
+            };
+            match timeout(WRITE_LIMIT, writing).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return format!("its control connection broke: {error}"),
+                Err(_) => return format!("its control connection took no line for {WRITE_LIMIT:?}"),
+            }
+        }
+    }
+
+    /// Brings the machine up and looks after its health; returns why it has to go.
+    async fn care(&self, admitted: &Admitted) -> String {
+        let provisional = self.client(admitted, machine_name(&admitted.head.hostname, None, 1));
+        let status = match provisional.status().await {
+            Err(error) => return format!("it did not answer `/status`: {}", chain(&error)),
+            Ok(status) if status.version < VERSION_MIN => {
+                return format!("its version is {}; wanted {VERSION_MIN} or later", status.version);
+            }
+            Ok(status) => status,
+        };
+        let Some((client, up)) = self.claim(admitted, status).await else {
+            return format!("{NAMESAKES_MAX} live machines have its host name");
+        };
+        info!(machine.id = %client.host(), peer = admitted.head.peer, "{up:?}");
+        if self.0.events.send(up).await.is_err() {
+            return "nobody listens to the pool".to_owned();
+        }
+        let mut failures = 0;
+        loop {
+            sleep(self.0.config.heartbeat).await;
+            match client.status().await {
+                Ok(_) => failures = 0,
+                Err(error) => {
+                    failures += 1;
+                    debug!(machine.id = %client.host(), failures, "heartbeat of {} failed: {}", client.host(), chain(&error));
+                    if failures >= self.0.config.heartbeat_failures {
+                        return format!("{failures} heartbeats in a row failed: {}", chain(&error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds the name for a machine that answers, ends the registration it replaces, and notes it
+    /// as up.
+    ///
+    /// One of ours is known by its instance and replaces itself. Of Go's, an older one of the same
+    /// host name and type is replaced if it does not answer at once; otherwise the two are numbered.
+    async fn claim(&self, admitted: &Admitted, status: Status) -> Option<(Client, PoolEvent)> {
+        let head = &admitted.head;
+        let instance = head.instance.as_deref();
+        let mut n = 1;
+        while n <= NAMESAKES_MAX {
+            let name = machine_name(&head.hostname, instance, n);
+            let older = self.0.lock().machines.get(&name).map(|older| {
+                let alike = older.host_type == admitted.host_type
+                    && older.hostname == head.hostname
+                    && older.instance == head.instance;
+                (older.generation, alike.then(|| older.client.clone()))
+            });
+            let replaces = match older {
+                None => None,
+                Some((_, None)) => {
+                    n += 1;
+                    continue;
+                }
+                Some((generation, Some(_))) if instance.is_some() => Some(generation),
+                Some((generation, Some(older))) => match timeout(PING_LIMIT, older.status()).await {
+                    Ok(Ok(_)) => {
+                        n += 1;
+                        continue;
+                    }
+                    _ => Some(generation),
+                },
+            };
+            if let Some(claimed) = self.put(admitted, &status, name, replaces) {
+                return Some(claimed);
+            }
+            // Somebody else took the name meanwhile: look at it again.
+        }
+        None
+    }
+
+    /// Notes the machine as up, unless another than generation `replaces` has the name.
+    fn put(
+        &self,
+        admitted: &Admitted,
+        status: &Status,
+        name: MachineId,
+        replaces: Option<u64>,
+    ) -> Option<(Client, PoolEvent)> {
+        let client = self.client(admitted, name.clone());
+        let mut state = self.0.lock();
+        if let Some(older) = state.machines.get(&name) {
+            if replaces != Some(older.generation) {
+                return None;
+            }
+            if let Some(session) = state.sessions.get(&older.session) {
+                session.stop.cancel();
+            }
+            // Its session ends on its own; it has to say itself that this generation is down.
+        }
+        state.generation += 1;
+        let generation = state.generation;
+        let machine = Machine {
+            session: admitted.session,
+            generation,
+            host_type: admitted.host_type.clone(),
+            hostname: admitted.head.hostname.clone(),
+            instance: admitted.head.instance.clone(),
+            client: client.clone(),
+            resumable: status.resumable(),
+        };
+        if let Some(older) = state.machines.insert(name.clone(), machine) {
+            let down = Down {
+                generation: older.generation,
+                may_return: older.resumable,
+            };
+            let why = "a newer connection of the same machine took its place".to_owned();
+            // If the queue is full the `Up` that follows says the same.
+            let _ = self.0.events.try_send(down.event(name.clone(), why));
+        }
+        let up = PoolEvent::Up {
+            machine: name,
+            host_type: admitted.host_type.clone(),
+            client: client.clone(),
+            status: status.clone(),
+            pool: POOL,
+            address: client.address(),
+            resumable: status.resumable(),
+            generation,
+        };
+        Some((client, up))
+    }
+
+    fn client(&self, admitted: &Admitted, name: MachineId) -> Client {
+        let connect = ReverseConnect {
+            shared: Arc::downgrade(&self.0),
+            session: admitted.session,
+            address: format!("reverse from {}", admitted.head.peer),
+        };
+        Client::new(Arc::new(connect), name, None)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn random_bytes(&self) -> Option<[u8; 16]> {
+        let mut bytes = [0; 16];
+        self.random.fill(&mut bytes).ok()?;
+        Some(bytes)
+    }
+}
+
+impl State {
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Send { session, line } => {
+                    let Some(handle) = self.sessions.get(&session) else {
+                        continue;
+                    };
+                    // 256 lines that nobody takes: the connection is as good as dead.
+                    if handle.lines.try_send(line).is_err() {
+                        handle.stop.cancel();
+                    }
+                }
+                Action::Failed { dial, why } => {
+                    if let Some(waiting) = self.waiting.remove(&dial) {
+                        let _ = waiting.send(Err(io::Error::new(io::ErrorKind::ConnectionRefused, why)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a `Down` needs to know of the machine that was up.
+struct Down {
+    generation: u64,
+    may_return: bool,
+}
+
+impl Down {
+    fn event(self, machine: MachineId, why: String) -> PoolEvent {
+        PoolEvent::Down {
+            machine,
+            why,
+            may_return: self.may_return,
+            generation: self.generation,
+        }
+    }
+}
+
+/// Ends the session when it goes out of sight, however that comes.
+struct SessionGuard {
+    shared: Arc<Shared>,
+    session: DialerId,
+}
+
+impl SessionGuard {
+    /// Forgets the session, fails its dials; returns the machine that was up through it.
+    fn end(&mut self) -> Option<(MachineId, Down)> {
+        let mut state = self.shared.lock();
+        let actions = state.dialer.close(self.session);
+        state.perform(actions);
+        if let Some(session) = state.sessions.remove(&self.session) {
+            session.stop.cancel();
+        }
+        let name = state
+            .machines
+            .iter()
+            .find(|(_, machine)| machine.session == self.session);
+        let name = name.map(|(name, _)| name.clone())?;
+        let machine = state.machines.remove(&name)?;
+        Some((
+            name,
+            Down {
+                generation: machine.generation,
+                may_return: machine.resumable,
+            },
+        ))
+    }
+}
+
+impl Drop for SessionGuard {
+    fn drop(&mut self) {
+        if let Some((machine, down)) = self.end() {
+            let event = down.event(machine, "the pool was stopped".to_owned());
+            let _ = self.shared.events.try_send(event);
+        }
+    }
+}
+
+/// Gets connections to a reverse machine: asks for one on its control connection and waits for it.
+struct ReverseConnect {
+    shared: Weak<Shared>,
+    session: DialerId,
+    address: String,
+}
+
+impl Connect for ReverseConnect {
+    fn connect(&self) -> Pin<Box<dyn Future<Output = io::Result<BoxedStream>> + Send + '_>> {
+        Box::pin(async {
+            let closed = || io::Error::new(io::ErrorKind::NotConnected, "the reverse pool is closed");
+            let shared = self.shared.upgrade().ok_or_else(closed)?;
+            let nonce = shared.random_bytes().map(Nonce).ok_or_else(closed)?;
+            let (sender, picked_up) = oneshot::channel();
+            let (_guard, session) = {
+                let mut state = shared.lock();
+                let actions = state.dialer.dial(shared.now(), self.session, nonce);
+                let actions = actions.map_err(|error| io::Error::new(io::ErrorKind::NotConnected, error))?;
+                state.waiting.insert(nonce, sender);
+                state.perform(actions);
+                let session = state
+                    .sessions
+                    .get(&self.session)
+                    .map(|session| session.stop.clone());
+                let guard = DialGuard {
+                    shared: shared.clone(),
+                    nonce,
+                };
+                (guard, session.ok_or_else(closed)?)
+            };
+            // The session fails the dial after 30 s, or when it ends itself.
+            let stream = picked_up.await.map_err(|_| closed())??;
+            Ok(Box::new(Tied::new(stream, session)) as BoxedStream)
+        })
+    }
+
+    fn address(&self) -> String {
+        self.address.clone()
+    }
+}
+
+/// Gives a dial up when nobody waits for it any more.
+struct DialGuard {
+    shared: Arc<Shared>,
+    nonce: Nonce,
+}
+
+impl Drop for DialGuard {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.dialer.forget(self.nonce);
+        state.waiting.remove(&self.nonce);
+    }
+}
+
+/// An error and its causes, on one line.
+fn chain(error: &CallError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,44 @@
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::farm::{Buildlet, Farm, GO, OURS, head};
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_answers_stays_for_hours() {
+    let mut farm = Farm::new();
+    let buildlet = Buildlet::start(&farm.pool, head(), GO);
+    assert_eq!(farm.event().await.0, "up mac7");
+    sleep(Duration::from_secs(3600)).await;
+    assert!(farm.events.try_recv().is_err());
+    let requests = buildlet.manners.requests.lock().unwrap().len();
+    assert!((300..=361).contains(&requests), "{requests}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_misses_three_heartbeats_in_a_row_is_given_up() {
+    let mut farm = Farm::new();
+    let buildlet = Buildlet::start(&farm.pool, head(), OURS);
+    assert_eq!(farm.event().await.0, "up mac7");
+    buildlet.manners.deaf.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    assert_eq!(farm.event().await.0, "down mac7, may return");
+    // Three times 10 s of waiting and 20 s without an answer.
+    assert_eq!(began.elapsed().as_secs(), 90);
+    buildlet.ended().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_missed_heartbeats_are_forgiven() {
+    let mut farm = Farm::new();
+    let buildlet = Buildlet::start(&farm.pool, head(), GO);
+    assert_eq!(farm.event().await.0, "up mac7");
+    for _ in 0..5 {
+        buildlet.manners.deaf.store(true, Ordering::SeqCst);
+        sleep(Duration::from_secs(60)).await;
+        buildlet.manners.deaf.store(false, Ordering::SeqCst);
+        sleep(Duration::from_secs(60)).await;
+    }
+    assert!(farm.events.try_recv().is_err());
+}
