@@ -77,11 +77,6 @@ impl Layout {
         Ok(Layout { segments })
     }
 
-    /// How much of the step's output was taken.
-    pub fn stream_end(&self) -> u64 {
-        self.segments.last().map_or(0, Segment::end)
-    }
-
     /// Length of the joined text.
     pub fn text_len(&self) -> u64 {
         self.pieces().iter().map(Piece::len).sum()

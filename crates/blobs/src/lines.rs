@@ -84,7 +84,7 @@ impl LineIndex {
             }
             for (at, _) in chunk.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
                 self.ends += 1;
-                if self.ends % EVERY == 0 {
+                if self.ends.is_multiple_of(EVERY) {
                     self.places.push(self.scanned + at as u64 + 1);
                 }
             }

@@ -43,7 +43,13 @@ pub struct Global {
     #[arg(long, global = true, env = "BURROW_SERVER", value_name = "URL")]
     pub server: Option<String>,
     /// Token for what not everyone may do [default: the file `token` in the state folder]
-    #[arg(long, global = true, env = "BURROW_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "BURROW_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
     pub token: Option<String>,
     /// Folder with all that the farm keeps [default: what the configuration says, else ./.burrow]
     #[arg(long, global = true, env = "BURROW_STATE_DIR", value_name = "DIR")]
@@ -138,7 +144,9 @@ Examples:
     /// Tokens with which people retry and cancel
     Token(Token),
     /// Print completions for a shell
-    #[command(after_help = "Example:\n  burrow completions bash > ~/.local/share/bash-completion/completions/burrow")]
+    #[command(
+        after_help = "Example:\n  burrow completions bash > ~/.local/share/bash-completion/completions/burrow"
+    )]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -269,7 +277,12 @@ pub enum KeyCommand {
     #[command(after_help = "Example:\n  burrow key derive --master-key FILE host-linux-arm64 user-amy")]
     Derive {
         /// File with the master key, `-` for standard input
-        #[arg(long, value_name = "FILE", conflicts_with = "development", required_unless_present = "development")]
+        #[arg(
+            long,
+            value_name = "FILE",
+            conflicts_with = "development",
+            required_unless_present = "development"
+        )]
         master_key: Option<PathBuf>,
         /// Use the public development key, which protects nothing
         #[arg(long)]
@@ -372,7 +385,17 @@ mod tests {
         for (text, seconds) in [("1m", 60), ("12h", 43200), ("90d", 7_776_000)] {
             assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)));
         }
-        for bad in ["", "d", "0d", "12", "-1d", "1.5h", "3651d", "99999999999999999999d", "1ä"] {
+        for bad in [
+            "",
+            "d",
+            "0d",
+            "12",
+            "-1d",
+            "1.5h",
+            "3651d",
+            "99999999999999999999d",
+            "1ä",
+        ] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }

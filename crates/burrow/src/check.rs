@@ -23,7 +23,10 @@ pub fn check(global: &Global, check: &Check) -> Result<Exit, Failure> {
         Ok(checked) => {
             if global.json {
                 let notices: Vec<_> = checked.notices.iter().map(problem).collect();
-                println!("{}", serde_json::json!({ "ok": true, "problems": [], "notices": notices }));
+                println!(
+                    "{}",
+                    serde_json::json!({ "ok": true, "problems": [], "notices": notices })
+                );
                 return Ok(Exit::Done);
             }
             for notice in &checked.notices {
@@ -42,7 +45,10 @@ pub fn check(global: &Global, check: &Check) -> Result<Exit, Failure> {
         Err(problems) => {
             if global.json {
                 let list: Vec<_> = problems.list().iter().map(problem).collect();
-                println!("{}", serde_json::json!({ "ok": false, "problems": list, "notices": [] }));
+                println!(
+                    "{}",
+                    serde_json::json!({ "ok": false, "problems": list, "notices": [] })
+                );
             } else {
                 eprint!("{}", problems.render(global.color.on_stderr()));
             }

@@ -34,11 +34,18 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::Error, message: message.into(), hint: None }
+        Failure {
+            exit: Exit::Error,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     pub fn usage(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::Usage, ..Failure::new(message) }
+        Failure {
+            exit: Exit::Usage,
+            ..Failure::new(message)
+        }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Failure {
@@ -48,7 +55,11 @@ impl Failure {
 
     /// As printed: `error: …`, then `hint: …`.
     pub fn shown(&self, color: bool) -> String {
-        let (red, cyan, plain) = if color { ("\x1b[1;31m", "\x1b[36m", "\x1b[0m") } else { ("", "", "") };
+        let (red, cyan, plain) = if color {
+            ("\x1b[1;31m", "\x1b[36m", "\x1b[0m")
+        } else {
+            ("", "", "")
+        };
         let mut shown = format!("{red}error{plain}: {}\n", self.message.trim_end());
         if let Some(hint) = &self.hint {
             shown.push_str(&format!("{cyan}hint{plain}: {}\n", hint.trim_end()));

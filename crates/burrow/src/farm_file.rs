@@ -37,7 +37,11 @@ pub fn defaults(global: &Global) -> Result<Defaults, Failure> {
 pub fn load(path: &Path, global: &Global, defaults: &Defaults) -> Result<Found, Failure> {
     let files = read(&[path.to_owned()])?;
     let checked = Config::check(&files, defaults).map_err(|problems| {
-        Failure::new(format!("the configuration `{}` has mistakes\n{}", path.display(), problems.render(false)))
+        Failure::new(format!(
+            "the configuration `{}` has mistakes\n{}",
+            path.display(),
+            problems.render(false)
+        ))
     })?;
     let mut config = checked.config;
     config.farm.state_dir = match &global.state_dir {
@@ -59,7 +63,11 @@ pub fn here(defaults: &Defaults) -> Result<Found, Failure> {
         if failure.message.contains("cannot run git") {
             return failure;
         }
-        Failure::new(format!("there is no {NAME} in `{}`, and it is in no git repository", dir.display())).hint(
+        Failure::new(format!(
+            "there is no {NAME} in `{}`, and it is in no git repository",
+            dir.display()
+        ))
+        .hint(
             "`burrow up --demo` shows a farm at work; `burrow up --repo PATH_OR_URL` builds another \
              repository; `git init` and a commit make this folder one",
         )
@@ -72,24 +80,32 @@ pub fn of_repository(place: &str, defaults: &Defaults) -> Result<Found, Failure>
     let path = Path::new(place);
     if path.is_dir() {
         git::git(path, &["rev-parse", "--git-dir"]).map_err(|failure| {
-            failure.hint(format!("`{place}` is a folder but no git repository; name another or `git init` there"))
+            failure.hint(format!(
+                "`{place}` is a folder but no git repository; name another or `git init` there"
+            ))
         })?;
         return local(&absolute(path)?, defaults);
     }
     let address = place.contains("://") || place.contains(':');
     if !address {
-        return Err(Failure::new(format!("there is no folder `{place}`")).hint("wanted a path or an address of a git repository"));
+        return Err(Failure::new(format!("there is no folder `{place}`"))
+            .hint("wanted a path or an address of a git repository"));
     }
     if place.starts_with('-') || place.starts_with("ext::") {
-        return Err(Failure::usage(format!("`{place}` is not an address of a git repository")));
+        return Err(Failure::usage(format!(
+            "`{place}` is not an address of a git repository"
+        )));
     }
     make_state_dir(&defaults.state_dir)?;
     let copy = defaults.state_dir.join("look");
     let _ = std::fs::remove_dir_all(&copy);
     let shown = copy.to_string_lossy().into_owned();
-    let found = git::git(&defaults.state_dir, &["clone", "--quiet", "--bare", "--depth", "1", "--", place, &shown])
-        .map_err(|failure| failure.hint("is the address right, and may this user read it without a password?"))
-        .and_then(|_| detect(&copy, place, None, defaults));
+    let found = git::git(
+        &defaults.state_dir,
+        &["clone", "--quiet", "--bare", "--depth", "1", "--", place, &shown],
+    )
+    .map_err(|failure| failure.hint("is the address right, and may this user read it without a password?"))
+    .and_then(|_| detect(&copy, place, None, defaults));
     let _ = std::fs::remove_dir_all(&copy);
     found
 }
@@ -106,7 +122,9 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<SourceFile>, Failure> {
         let mut inside = Vec::new();
         for entry in entries {
             let file = entry.map_err(|error| at_path("read", path, &error))?.path();
-            let hidden = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            let hidden = file
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with('.'));
             if !hidden && file.extension().is_some_and(|ext| ext == "toml") {
                 inside.push(file);
             }
@@ -121,11 +139,16 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<SourceFile>, Failure> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let failure = at_path("read", path, &error);
             match error.kind() {
-                std::io::ErrorKind::NotFound => failure.hint("`burrow check --print-detected` writes one to begin with"),
+                std::io::ErrorKind::NotFound => {
+                    failure.hint("`burrow check --print-detected` writes one to begin with")
+                }
                 _ => failure,
             }
         })?;
-        Ok(SourceFile { name: path.display().to_string(), text })
+        Ok(SourceFile {
+            name: path.display().to_string(),
+            text,
+        })
     };
     files.iter().map(text).collect()
 }
@@ -168,9 +191,14 @@ fn local(root: &Path, defaults: &Defaults) -> Result<Found, Failure> {
 /// Looks at the tree of HEAD in the repository at `dir`, which the farm will know as `url`.
 fn detect(dir: &Path, url: &str, branch: Option<BranchName>, defaults: &Defaults) -> Result<Found, Failure> {
     if git::git(dir, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).is_err() {
-        return Err(Failure::new(format!("the repository `{url}` has no commit yet")).hint("commit something first"));
+        return Err(
+            Failure::new(format!("the repository `{url}` has no commit yet")).hint("commit something first")
+        );
     }
-    let listed = git::git(dir, &["ls-tree", "-r", "-z", "--name-only", "--full-tree", "HEAD"])?;
+    let listed = git::git(
+        dir,
+        &["ls-tree", "-r", "-z", "--name-only", "--full-tree", "HEAD"],
+    )?;
     let files: BTreeSet<String> = String::from_utf8_lossy(&listed)
         .split('\0')
         .filter(|path| !path.is_empty() && path.matches('/').count() <= 1)
@@ -189,7 +217,9 @@ fn detect(dir: &Path, url: &str, branch: Option<BranchName>, defaults: &Defaults
     let name = repo_name(url);
     let config = Config::for_repository(&name, url, branch.as_ref(), first, defaults);
     let steps: Vec<&str> = first.steps.iter().map(|step| step.name.as_str()).collect();
-    let follows = branch.map_or("its default branch".to_owned(), |branch| format!("branch {branch}"));
+    let follows = branch.map_or("its default branch".to_owned(), |branch| {
+        format!("branch {branch}")
+    });
     Ok(Found {
         config,
         reload: None,
@@ -204,11 +234,21 @@ fn detect(dir: &Path, url: &str, branch: Option<BranchName>, defaults: &Defaults
 
 /// The last part of a path or address, as far as it makes a name.
 fn repo_name(url: &str) -> RepoName {
-    let last = url.trim_end_matches('/').rsplit(['/', ':', '\\']).next().unwrap_or_default();
+    let last = url
+        .trim_end_matches('/')
+        .rsplit(['/', ':', '\\'])
+        .next()
+        .unwrap_or_default();
     let last = last.strip_suffix(".git").unwrap_or(last);
     let plain: String = last
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') {
+                c
+            } else {
+                '-'
+            }
+        })
         .skip_while(|c| !c.is_ascii_alphanumeric())
         .take(100)
         .collect();

@@ -19,7 +19,9 @@ fn run(dir: &Path, args: &[&str], input: Option<&[u8]>) -> Result<Vec<u8>, Failu
     let cannot = |error: std::io::Error| {
         let failure = Failure::new(format!("cannot run git: {error}"));
         match error.kind() {
-            std::io::ErrorKind::NotFound => failure.hint("install git, version 2.31 or newer, and put it in PATH"),
+            std::io::ErrorKind::NotFound => {
+                failure.hint("install git, version 2.31 or newer, and put it in PATH")
+            }
             _ => failure,
         }
     };
@@ -29,7 +31,11 @@ fn run(dir: &Path, args: &[&str], input: Option<&[u8]>) -> Result<Vec<u8>, Failu
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=20")
         .env("LC_ALL", "C")
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdin(if input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -43,9 +49,20 @@ fn run(dir: &Path, args: &[&str], input: Option<&[u8]>) -> Result<Vec<u8>, Failu
         return Ok(done.stdout);
     }
     let stderr = String::from_utf8_lossy(&done.stderr);
-    let line = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it printed nothing");
-    let what = args.iter().find(|arg| !arg.starts_with('-')).copied().unwrap_or_default();
-    Err(Failure::new(format!("`git {what}` in `{}` failed: {line}", dir.display())))
+    let line = stderr
+        .lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or("it printed nothing");
+    let what = args
+        .iter()
+        .find(|arg| !arg.starts_with('-'))
+        .copied()
+        .unwrap_or_default();
+    Err(Failure::new(format!(
+        "`git {what}` in `{}` failed: {line}",
+        dir.display()
+    )))
 }
 
 /// The one line that git printed.

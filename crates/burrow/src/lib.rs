@@ -4,19 +4,19 @@
 //! It decides nothing about builds. Start at [`main_with`], then `up`.
 
 mod args; // the command line
+mod check; // `check`
+mod client; // `status`, `builds`, `logs`, `retry`, `cancel`
+mod demo; // the repository of `up --demo`
 mod failure; // what went wrong, what to do, the exit code
 mod farm_file; // which configuration, and where state is
 mod git; // the few git commands that are needed before a farm runs
-mod up; // `up` and `serve`
-mod demo; // the repository of `up --demo`
+mod logging; // the program's own log
 mod progress; // finished builds, one line each
-mod wiring; // the coordinator and the buildlet
+mod secrets; // `token` and `key`
 mod server; // HTTP to a running farm
 mod show; // tables and lines for people
-mod client; // `status`, `builds`, `logs`, `retry`, `cancel`
-mod secrets; // `token` and `key`
-mod check; // `check`
-mod logging; // the program's own log
+mod up; // `up` and `serve`
+mod wiring; // the coordinator and the buildlet
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -34,12 +34,25 @@ pub fn main_with(args: Vec<OsString>) -> ExitCode {
     if args.get(1).is_some_and(|word| word == "buildlet") {
         return wiring::buildlet(args[2..].to_vec());
     }
+    // A link of this name is one, too.
+    if args.first().is_some_and(|own| {
+        std::path::Path::new(own)
+            .file_name()
+            .is_some_and(|name| name == "buildlet")
+    }) {
+        return wiring::buildlet(args[1..].to_vec());
+    }
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
             // Nothing is left to say when even this cannot be printed.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+            return if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Done
+            }
+            .into();
         }
     };
     let color = args.global.color;

@@ -18,7 +18,9 @@ pub fn start(global: &Global, default: &str) -> Result<(), Failure> {
             _ => "trace",
         }),
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let started = if global.log_json {
         log.json().try_init()
     } else {

@@ -30,9 +30,14 @@ pub async fn follow(server: &Server, stop: CancellationToken) {
             () = tokio::time::sleep(EVERY) => {}
         }
         // A look that failed is made up for by the next one; the log has what is wrong.
-        let Ok(builds) = server.builds(&[("limit", LOOK.to_string())]).await else { continue };
+        let Ok(builds) = server.builds(&[("limit", LOOK.to_string())]).await else {
+            continue;
+        };
         let ended = |build: &&Build| build.is_done();
-        let keys = builds.iter().filter(ended).map(|build| (build.id, build.attempts));
+        let keys = builds
+            .iter()
+            .filter(ended)
+            .map(|build| (build.id, build.attempts));
         let Some(told) = &mut told else {
             // What ended before this start is no news.
             told = Some(keys.collect());
@@ -49,12 +54,19 @@ pub async fn follow(server: &Server, stop: CancellationToken) {
         }
         let _ = std::io::stdout().flush();
         if let Some(bar) = &bar {
-            let running: Vec<String> =
-                builds.iter().filter(|build| build.status == "running").map(show::short).collect();
+            let running: Vec<String> = builds
+                .iter()
+                .filter(|build| build.status == "running")
+                .map(show::short)
+                .collect();
             let waiting = builds.iter().filter(|build| build.status == "waiting").count();
             bar.set_message(match running.len() {
                 0 if waiting == 0 => "all built; waiting for commits".to_owned(),
-                _ => format!("{} running, {waiting} waiting: {}", running.len(), running.join(", ")),
+                _ => format!(
+                    "{} running, {waiting} waiting: {}",
+                    running.len(),
+                    running.join(", ")
+                ),
             });
         }
     }

@@ -35,7 +35,8 @@ pub async fn token(global: &Global, token: &Token) -> Result<Exit, Failure> {
         TokenCommand::List => list_tokens(global, &store.tokens().await.map_err(failure)?),
         TokenCommand::Revoke { id } => {
             if !store.revoke_token(*id, now).await.map_err(failure)? {
-                return Err(Failure::new(format!("no token {id} is in use")).hint("`burrow token list` shows their numbers"));
+                return Err(Failure::new(format!("no token {id} is in use"))
+                    .hint("`burrow token list` shows their numbers"));
             }
             println!("token {id} allows nothing any more");
         }
@@ -44,7 +45,12 @@ pub async fn token(global: &Global, token: &Token) -> Result<Exit, Failure> {
 }
 
 pub async fn key(global: &Global, key: &Key) -> Result<Exit, Failure> {
-    if let KeyCommand::Derive { master_key, development: _, names } = &key.command {
+    if let KeyCommand::Derive {
+        master_key,
+        development: _,
+        names,
+    } = &key.command
+    {
         return derive(master_key.as_deref(), names);
     }
     let store = open(global, key.config.as_deref()).await?;
@@ -57,7 +63,8 @@ pub async fn key(global: &Global, key: &Key) -> Result<Exit, Failure> {
         KeyCommand::List => list_keys(global, &store.keys().await.map_err(failure)?),
         KeyCommand::Revoke { id } => {
             if !store.revoke_key(*id, now).await.map_err(failure)? {
-                return Err(Failure::new(format!("no key {id} is in use")).hint("`burrow key list` shows their numbers"));
+                return Err(Failure::new(format!("no key {id} is in use"))
+                    .hint("`burrow key list` shows their numbers"));
             }
             println!("key {id} opens nothing any more");
         }
@@ -83,7 +90,10 @@ pub async fn own_token(config: &Config, state_dir: &Path) -> Result<String, Fail
             store.revoke_token(old.id, now).await.map_err(failure)?;
         }
     }
-    let made = store.create_token(OWN_TOKEN, Role::Admin, None, now).await.map_err(failure)?;
+    let made = store
+        .create_token(OWN_TOKEN, Role::Admin, None, now)
+        .await
+        .map_err(failure)?;
     write_secret(&path, &made.secret).map_err(|error| at_path("write", &path, &error))?;
     store.close().await;
     Ok(made.secret)
@@ -93,7 +103,11 @@ fn write_secret(path: &Path, secret: &str) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let fresh = path.with_extension("new");
     let _ = std::fs::remove_file(&fresh);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&fresh)?;
     writeln!(file, "{secret}")?;
     file.sync_all()?;
     std::fs::rename(&fresh, path)
@@ -127,7 +141,11 @@ async fn open(global: &Global, config: Option<&Path>) -> Result<Store, Failure> 
     });
     let config = match file {
         Some(path) => farm_file::load(&path, global, &defaults)?.config,
-        None => Config::check(&[], &defaults).map_err(|problems| Failure::new(problems.to_string()))?.config,
+        None => {
+            Config::check(&[], &defaults)
+                .map_err(|problems| Failure::new(problems.to_string()))?
+                .config
+        }
     };
     if config.farm.store == config::StoreUrl::Embedded {
         farm_file::make_state_dir(&config.farm.state_dir)?;
@@ -138,9 +156,13 @@ async fn open(global: &Global, config: Option<&Path>) -> Result<Store, Failure> 
 async fn open_store(config: &Config) -> Result<Store, Failure> {
     let url = match &config.farm.store {
         config::StoreUrl::Embedded => store::StoreUrl::Sqlite(config.farm.state_dir.join("farm.db")),
-        config::StoreUrl::Postgres(url) => store::StoreUrl::Postgres(store::PgUrl::new(url.expose().to_owned())),
+        config::StoreUrl::Postgres(url) => {
+            store::StoreUrl::Postgres(store::PgUrl::new(url.expose().to_owned()))
+        }
     };
-    Store::open(&url).await.map_err(|error| anyhow::Error::from(error).into())
+    Store::open(&url)
+        .await
+        .map_err(|error| anyhow::Error::from(error).into())
 }
 
 fn failure(error: store::StoreError) -> Failure {
@@ -156,7 +178,10 @@ fn tell_once(global: &Global, kind: &str, id: i64, name: &str, secret: &str) {
         return;
     }
     println!("{secret}");
-    eprintln!("{kind} {id} `{}`; keep it now, it is not shown again", show::plain(name));
+    eprintln!(
+        "{kind} {id} `{}`; keep it now, it is not shown again",
+        show::plain(name)
+    );
 }
 
 fn list_tokens(global: &Global, rows: &[TokenRow]) {
@@ -239,11 +264,13 @@ fn role_word(role: Role) -> &'static str {
 
 fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(heads);
+    table.load_style(presets::NOTHING).set_header(heads);
     table
 }
 
 fn wall() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

@@ -6,19 +6,33 @@ use crate::server::Build;
 /// `built widget 1a2b3c4 on linux-amd64: passed in 3.2 s`
 pub fn built(build: &Build) -> String {
     let flaky = if build.flaky { ", flaky" } else { "" };
-    let verb = if build.status == "cancelled" { "stopped" } else { "built" };
-    format!("{verb} {}: {} in {}{flaky}", short(build), plain(&build.status), took(build.took_s))
+    let verb = if build.status == "cancelled" {
+        "stopped"
+    } else {
+        "built"
+    };
+    format!(
+        "{verb} {}: {} in {}{flaky}",
+        short(build),
+        plain(&build.status),
+        took(seconds(build))
+    )
 }
 
 /// `widget 1a2b3c4 on linux-amd64`
 pub fn short(build: &Build) -> String {
     let commit: String = build.commit.chars().take(7).collect();
-    format!("{} {} on {}", plain(&build.repo), plain(&commit), plain(&build.builder))
+    format!(
+        "{} {} on {}",
+        plain(&build.repo),
+        plain(&commit),
+        plain(&build.builder)
+    )
 }
 
 pub fn builds(builds: &[Build], color: bool) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table.set_header(["BUILD", "STATUS", "REPO", "COMMIT", "BUILDER", "TOOK", "TRIES"]);
     for build in builds {
         let status = Cell::new(plain(&build.status));
@@ -37,11 +51,19 @@ pub fn builds(builds: &[Build], color: bool) -> Table {
             Cell::new(plain(&build.repo)),
             Cell::new(plain(&build.commit.chars().take(7).collect::<String>())),
             Cell::new(plain(&build.builder)),
-            Cell::new(if build.is_done() { took(build.took_s) } else { "-".to_owned() }),
+            Cell::new(if build.is_done() {
+                took(seconds(build))
+            } else {
+                "-".to_owned()
+            }),
             Cell::new(tries),
         ]);
     }
     table
+}
+
+fn seconds(build: &Build) -> f64 {
+    build.took_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0)
 }
 
 /// `3.2 s`, `4 min 5 s`, `1 h 2 min`
@@ -61,12 +83,15 @@ pub fn took(seconds: f64) -> String {
 
 /// RFC 3339 to the second, UTC.
 pub fn time(at: Timestamp) -> String {
-    jiff::Timestamp::from_second(at.as_secs()).map_or_else(|_| at.as_secs().to_string(), |time| time.to_string())
+    jiff::Timestamp::from_second(at.as_secs())
+        .map_or_else(|_| at.as_secs().to_string(), |time| time.to_string())
 }
 
 /// Text from elsewhere without what steers a terminal.
 pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 #[cfg(test)]

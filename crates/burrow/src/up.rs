@@ -63,7 +63,13 @@ async fn run(found: Found, global: &Global, up: Option<&Up>) -> Result<Exit, Fai
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signals(stop.clone())?);
     let (on_ready, ready) = oneshot::channel();
-    let serving = wiring::serve(Arc::clone(&config), found.reload, defaults, on_ready, stop.clone());
+    let serving = wiring::serve(
+        Arc::clone(&config),
+        found.reload,
+        defaults,
+        on_ready,
+        stop.clone(),
+    );
     let telling = async {
         // It is dropped when the farm cannot start: then `serving` says why.
         let Ok(http) = ready.await else { return Ok(None) };
@@ -101,7 +107,8 @@ async fn run(found: Found, global: &Global, up: Option<&Up>) -> Result<Exit, Fai
 /// The first signal ends the farm cleanly, the second at once.
 fn stop_on_signals(stop: CancellationToken) -> Result<impl Future<Output = ()> + Send, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| signal(kind).map_err(|error| Failure::new(format!("cannot wait for signals: {error}")));
+    let listen =
+        |kind| signal(kind).map_err(|error| Failure::new(format!("cannot wait for signals: {error}")));
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     Ok(async move {
@@ -143,8 +150,13 @@ fn listen_address(asked: Option<SocketAddr>, configured: SocketAddr) -> Result<S
             return Ok(address);
         }
     }
-    Err(Failure::new(format!("ports {} to {} of {} are all taken", PORTS.start(), PORTS.end(), configured.ip()))
-        .hint("`--listen 127.0.0.1:0` takes any free port"))
+    Err(Failure::new(format!(
+        "ports {} to {} of {} are all taken",
+        PORTS.start(),
+        PORTS.end(),
+        configured.ip()
+    ))
+    .hint("`--listen 127.0.0.1:0` takes any free port"))
 }
 
 fn refuse_taken(address: SocketAddr) -> Result<(), Failure> {
@@ -185,10 +197,19 @@ fn greet(config: &config::Config, url: &str, state_dir: &Path) {
     let names = |names: Vec<&str>| names.join(", ");
     println!();
     println!("  pages     {url}/");
-    println!("  repos     {}", names(config.repos.keys().map(|name| name.as_str()).collect()));
-    println!("  builders  {}", names(config.builders.keys().map(|name| name.as_str()).collect()));
+    println!(
+        "  repos     {}",
+        names(config.repos.keys().map(|name| name.as_str()).collect())
+    );
+    println!(
+        "  builders  {}",
+        names(config.builders.keys().map(|name| name.as_str()).collect())
+    );
     println!("  state     {}", state_dir.display());
-    println!("  token     {} (to retry and cancel; more with `burrow token new NAME`)", state_dir.join(TOKEN_FILE).display());
+    println!(
+        "  token     {} (to retry and cancel; more with `burrow token new NAME`)",
+        state_dir.join(TOKEN_FILE).display()
+    );
     println!();
     // Nobody may be reading; the farm runs all the same.
     let _ = std::io::stdout().flush();
@@ -199,13 +220,21 @@ fn greet(config: &config::Config, url: &str, state_dir: &Path) {
 fn open_browser(url: &str) {
     use std::io::IsTerminal as _;
     let mac = cfg!(target_os = "macos");
-    let desktop = mac || ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
+    let desktop = mac
+        || ["DISPLAY", "WAYLAND_DISPLAY"]
+            .iter()
+            .any(|name| std::env::var_os(name).is_some());
     if !desktop || !std::io::stdout().is_terminal() || std::env::var_os("SSH_CONNECTION").is_some() {
         return;
     }
     let program = if mac { "open" } else { "xdg-open" };
     let null = std::process::Stdio::null;
-    let _ = tokio::process::Command::new(program).arg(url).stdin(null()).stdout(null()).stderr(null()).spawn();
+    let _ = tokio::process::Command::new(program)
+        .arg(url)
+        .stdin(null())
+        .stdout(null())
+        .stderr(null())
+        .spawn();
 }
 
 #[cfg(test)]
@@ -217,7 +246,11 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let failure = listen_address(Some(address), address).unwrap_err();
-        assert!(failure.message.contains(&address.to_string()), "{}", failure.message);
+        assert!(
+            failure.message.contains(&address.to_string()),
+            "{}",
+            failure.message
+        );
         drop(taken);
         assert_eq!(listen_address(Some(address), address), Ok(address));
     }

@@ -438,23 +438,18 @@ fn spec(plan: &StepPlan) -> ExecSpec {
     let (cmd, args, system) = match &plan.command {
         Command::Args(words) => {
             let mut words = words.iter().cloned();
-            (words.next().unwrap_or_default(), words.collect(), false)
+            let cmd = words.next().unwrap_or_default();
+            // People mean it from the step's folder; the buildlet takes it from the working directory.
+            let relative = cmd.contains('/') && !cmd.starts_with('/');
+            let cmd = if relative { format!("{}/{cmd}", plan.dir) } else { cmd };
+            (cmd, words.collect(), false)
         }
-        Command::Shell(text) => (
-            "/bin/sh".to_owned(),
-            vec!["-e".to_owned(), "-c".to_owned(), text.clone()],
-            true,
-        ),
+        Command::Shell(text) => {
+            ("/bin/sh".to_owned(), vec!["-e".to_owned(), "-c".to_owned(), text.clone()], true)
+        }
     };
-    ExecSpec {
-        cmd,
-        args,
-        dir: plan.dir.clone(),
-        env: plan.env.clone(),
-        path: Vec::new(),
-        system,
-        debug: false,
-    }
+    let (dir, env) = (plan.dir.clone(), plan.env.clone());
+    ExecSpec { cmd, args, dir, env, path: Vec::new(), system, debug: false }
 }
 
 /// Turns what pools say into the core's inputs and the drivers' links. Ends when every pool has.

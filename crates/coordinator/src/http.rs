@@ -13,6 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use blobs::LogStore;
 use config::Config;
+use dashboard::{Dashboard, HealthItem, Live, QueueView};
 use gitmirror::MirrorService;
 use pool_reverse::{RegisterHead, ReversePool};
 use prometheus_client::encoding::text::encode;
@@ -22,7 +23,7 @@ use prometheus_client::registry::Registry;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use web::{Door, RawHandler, RawHead, RawStream, Server};
+use web::{Door, Frame, RawHandler, RawHead, RawStream, Server, Site};
 
 use crate::engine::{self, Board};
 use crate::{Current, current};
@@ -196,6 +197,68 @@ async fn metrics(State(service): State<Service>) -> Result<impl IntoResponse, (S
     ))
 }
 
-fn pages(_service: &Service, _stop: &CancellationToken) -> Router {
-    Router::new()
+fn pages(service: &Service, stop: &CancellationToken) -> Router {
+    let live = Arc::new(Lives(service.clone()));
+    let site = Site::new(service.store.clone(), live.clone(), stop.clone());
+    let dashboard = Dashboard {
+        store: service.store.clone(),
+        logs: service.logs.clone(),
+        live,
+        site: site.clone(),
+    };
+    site.wrap(dashboard::routes(dashboard))
+}
+
+/// What pages see of this process.
+struct Lives(Service);
+
+impl Live for Lives {
+    fn queue(&self) -> Arc<QueueView> {
+        let board = engine::read(&self.0.board);
+        Arc::new(QueueView {
+            waiting: board.waiting.clone(),
+            at: board.at,
+            paused: board.paused.clone(),
+        })
+    }
+
+    fn config(&self) -> Arc<Config> {
+        current(&self.0.config)
+    }
+
+    fn health(&self) -> Vec<HealthItem> {
+        let board = engine::read(&self.0.board);
+        let item = |name: &str, trouble: &Option<String>, good: String| HealthItem {
+            name: name.to_owned(),
+            ok: trouble.is_none(),
+            text: trouble.clone().unwrap_or(good),
+        };
+        let disk = match blobs::disk_free(&self.0.state) {
+            Ok(free) => format!("{} MiB free", free >> 20),
+            Err(why) => format!("{:#}", anyhow::Error::from(why)),
+        };
+        vec![
+            item("store", &board.store_trouble, "takes writes".to_owned()),
+            item("disk and new work", &board.paused, disk),
+        ]
+    }
+}
+
+impl Frame for Lives {
+    fn farm(&self) -> String {
+        current(&self.0.config).farm.name.clone()
+    }
+
+    fn alarm(&self) -> Option<String> {
+        let board = engine::read(&self.0.board);
+        let paused = board
+            .paused
+            .as_ref()
+            .map(|why| format!("Nothing is started: {why}"));
+        let trouble = board
+            .store_trouble
+            .as_ref()
+            .map(|why| format!("The store does not take writes: {why}"));
+        trouble.or(paused)
+    }
 }

@@ -225,16 +225,10 @@ impl Mirror {
         Some(String::from_utf8_lossy(&out).into_owned())
     }
 
-    /// Starts `git archive` of a tree as tar on standard output. Every file has the same time, so that
-    /// equal trees give equal bytes.
-    pub fn archive(&self, tree: &GitHash) -> Result<Child, GitError> {
-        let args = [
-            "archive",
-            "--format=tar",
-            "--mtime=2000-01-01T00:00:00Z",
-            "--end-of-options",
-            tree.as_str(),
-        ];
+    /// Starts `git archive` of a commit as tar on standard output. Files have the commit's time; its
+    /// attributes `export-ignore` and `export-subst` hold.
+    pub fn archive(&self, commit: &GitHash) -> Result<Child, GitError> {
+        let args = ["archive", "--format=tar", "--end-of-options", commit.as_str()];
         self.git.command(&args).spawn().map_err(GitError::NoGit)
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex as StdMutex};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use git::{GitError, Mirror};
+use git::{GitError, Mirror, Resolved};
 use ids::{GitHash, RepoName};
 use tokio::sync::Mutex;
 use tokio_util::io::SyncIoBridge;
@@ -47,7 +47,10 @@ impl Archives {
         }
     }
 
-    pub async fn get(&self, mirror: &Mirror, tree: &GitHash) -> Result<Archive, ArchiveError> {
+    /// The archive of the tree, made from one of its commits if it is not there: equal trees differ in
+    /// nothing but the time of their files.
+    pub async fn get(&self, mirror: &Mirror, of: &Resolved) -> Result<Archive, ArchiveError> {
+        let tree = &of.tree;
         let turn = self
             .making
             .lock()
@@ -56,7 +59,7 @@ impl Archives {
             .or_default()
             .clone();
         let held = turn.lock().await;
-        let made = self.get_alone(mirror, tree).await;
+        let made = self.get_alone(mirror, of).await;
         drop(held);
         let mut making = self.making.lock().expect("no holder panics");
         if Arc::strong_count(&turn) <= 2 {
@@ -65,7 +68,8 @@ impl Archives {
         made
     }
 
-    async fn get_alone(&self, mirror: &Mirror, tree: &GitHash) -> Result<Archive, ArchiveError> {
+    async fn get_alone(&self, mirror: &Mirror, of: &Resolved) -> Result<Archive, ArchiveError> {
+        let tree = &of.tree;
         let path = self.dir.join(format!("{tree}.tar.gz"));
         if let Ok(meta) = fs::metadata(&path) {
             // Used: it goes to the end of the line of those to be deleted.
@@ -84,7 +88,7 @@ impl Archives {
             source,
         };
         fs::create_dir_all(&self.dir).map_err(io)?;
-        let mut child = mirror.archive(tree)?;
+        let mut child = mirror.archive(&of.commit)?;
         let stdout = child.stdout.take().expect("stdout is piped");
         let temporary = self.dir.join(format!("{tree}.tmp"));
         let target = temporary.clone();

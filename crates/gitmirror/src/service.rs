@@ -206,7 +206,7 @@ impl MirrorService {
             }
             found => found?,
         };
-        Ok((self.archives.get(&mirror, &resolved.tree).await?, resolved))
+        Ok((self.archives.get(&mirror, &resolved).await?, resolved))
     }
 
     fn repo(&self, name: &RepoName) -> Option<Arc<Repo>> {

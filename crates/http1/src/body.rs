@@ -2,7 +2,11 @@ use crate::RequestHead;
 
 /// Takes a request's body apart, as its head says it is framed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BodyDecoder(State);
+pub struct BodyDecoder {
+    state: State,
+    /// Bytes of trailers so far.
+    trailers: usize,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
@@ -41,22 +45,25 @@ pub enum BodyError {
 /// Longest line between chunks.
 const MAX_LINE: usize = 4096;
 
+/// Most bytes of trailers: without a limit they could go on for ever.
+const MAX_TRAILERS: usize = 64 * 1024;
+
 impl BodyDecoder {
     pub fn new(head: &RequestHead) -> Result<BodyDecoder, BodyError> {
         let mut lengths = head.headers.iter().filter(|(name, _)| name == "content-length");
         match (head.header("transfer-encoding"), lengths.next(), lengths.next()) {
             (Some(coding), None, None) if coding.eq_ignore_ascii_case("chunked") => {
-                Ok(BodyDecoder(State::Size))
+                Ok(BodyDecoder::at(State::Size))
             }
             // Both is how requests are smuggled.
             (Some(coding), _, _) => Err(BodyError::Coding(coding.to_owned())),
-            (None, None, _) => Ok(BodyDecoder(State::Done)),
+            (None, None, _) => Ok(BodyDecoder::at(State::Done)),
             (None, Some((_, value)), None) => {
                 let text = String::from_utf8_lossy(value).into_owned();
                 let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
                 match text.parse().ok().filter(|_| digits) {
-                    Some(0) => Ok(BodyDecoder(State::Done)),
-                    Some(length) => Ok(BodyDecoder(State::Length(length))),
+                    Some(0) => Ok(BodyDecoder::at(State::Done)),
+                    Some(length) => Ok(BodyDecoder::at(State::Length(length))),
                     None => Err(BodyError::Length(text)),
                 }
             }
@@ -64,9 +71,13 @@ impl BodyDecoder {
         }
     }
 
+    fn at(state: State) -> BodyDecoder {
+        BodyDecoder { state, trailers: 0 }
+    }
+
     /// Whether nothing more of the body is to come.
     pub fn is_done(&self) -> bool {
-        self.0 == State::Done
+        self.state == State::Done
     }
 
     /// Looks at the input from where the last look ended.
@@ -74,7 +85,7 @@ impl BodyDecoder {
         let mut used = 0;
         loop {
             let rest = &input[used..];
-            match &mut self.0 {
+            match &mut self.state {
                 State::Done => return Ok(Decoded::End { used }),
                 State::Length(left) | State::Chunk(left) => {
                     if rest.is_empty() {
@@ -83,7 +94,7 @@ impl BodyDecoder {
                     let take = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                     *left -= take as u64;
                     if *left == 0 {
-                        self.0 = if matches!(self.0, State::Length(_)) {
+                        self.state = if matches!(self.state, State::Length(_)) {
                             State::Done
                         } else {
                             State::ChunkEnd
@@ -94,7 +105,7 @@ impl BodyDecoder {
                 State::ChunkEnd => match rest {
                     [b'\r', b'\n', ..] => {
                         used += 2;
-                        self.0 = State::Size;
+                        self.state = State::Size;
                     }
                     [] | [b'\r'] => return Ok(Decoded::More { used }),
                     _ => return Err(BodyError::Chunk),
@@ -109,9 +120,12 @@ impl BodyDecoder {
                     };
                     let line = &rest[..end];
                     used += end + 2;
-                    if self.0 == State::Trailers {
+                    if self.state == State::Trailers {
+                        self.trailers += line.len() + 2;
                         if line.is_empty() {
-                            self.0 = State::Done;
+                            self.state = State::Done;
+                        } else if self.trailers > MAX_TRAILERS {
+                            return Err(BodyError::Chunk);
                         }
                         continue;
                     }
@@ -122,7 +136,7 @@ impl BodyDecoder {
                         .ok()
                         .filter(|_| hex)
                         .ok_or(BodyError::Chunk)?;
-                    self.0 = if size == 0 {
+                    self.state = if size == 0 {
                         State::Trailers
                     } else {
                         State::Chunk(size)
@@ -251,6 +265,13 @@ mod tests {
                 "{bad:?}"
             );
         }
+    }
+
+    #[test]
+    fn trailers_without_end_are_refused() {
+        let endless = [b"0\r\n".to_vec(), b"X: y\r\n".repeat(MAX_TRAILERS)].concat();
+        let decoder = decoder("Transfer-Encoding: chunked\r\n").expect("framed");
+        assert_eq!(feed(decoder, &endless, 1000), Err(BodyError::Chunk));
     }
 
     #[test]

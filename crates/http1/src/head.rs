@@ -59,6 +59,14 @@ impl RequestHead {
         self.target.split_once('?').map_or("", |(_, query)| query)
     }
 
+    /// Whether the peer waits for `100 Continue` before it sends the body. HTTP/1.0 knows no such thing.
+    pub fn expects_continue(&self) -> bool {
+        self.minor > 0
+            && self
+                .header("expect")
+                .is_some_and(|value| value.eq_ignore_ascii_case("100-continue"))
+    }
+
     /// Whether the peer wants another request on this connection.
     pub fn keeps_alive(&self) -> bool {
         let says = |word: &str| {
@@ -145,6 +153,16 @@ mod tests {
             ("/exec", "a=1", Some("b"))
         );
         assert!(head.keeps_alive());
+    }
+
+    #[test]
+    fn who_waits_and_who_stays_is_read_off_the_head() {
+        let head = |text: &str| RequestHead::parse(text.as_bytes()).expect("no error").expect("whole").0;
+        let waits = head("PUT / HTTP/1.1\r\nExpect: 100-Continue\r\nConnection: Close\r\n\r\n");
+        assert!(waits.expects_continue() && !waits.keeps_alive());
+        let old = head("PUT / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n");
+        assert!(!old.expects_continue() && !old.keeps_alive());
+        assert!(head("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").keeps_alive());
     }
 
     #[test]

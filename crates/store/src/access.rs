@@ -29,13 +29,19 @@ pub struct CreatedKey {
 
 macro_rules! tokens {
     ($rest:literal) => {
-        concat!("SELECT id, name, role, created, expires, revoked, last_used FROM tokens ", $rest)
+        concat!(
+            "SELECT id, name, role, created, expires, revoked, last_used FROM tokens ",
+            $rest
+        )
     };
 }
 
 macro_rules! keys {
     ($rest:literal) => {
-        concat!("SELECT id, name, host_type, created, revoked, last_used FROM machine_keys ", $rest)
+        concat!(
+            "SELECT id, name, host_type, created, revoked, last_used FROM machine_keys ",
+            $rest
+        )
     };
 }
 
@@ -115,12 +121,25 @@ impl Store {
             .fetch_optional(&mut *tx)
             .await?;
             let Some(made) = made else {
-                return Err(conflict(format!("a token called `{name}` is there; revoke it or choose another name")));
+                return Err(conflict(format!(
+                    "a token called `{name}` is there; revoke it or choose another name"
+                )));
             };
             self.commit(tx).await?;
             let (id, name) = (Columns::of(&made).int()?, rows::text(name));
-            let row = TokenRow { id, name, role, created: now, expires, revoked: None, last_used: None };
-            Ok(CreatedToken { row, secret: secret.clone() })
+            let row = TokenRow {
+                id,
+                name,
+                role,
+                created: now,
+                expires,
+                revoked: None,
+                last_used: None,
+            };
+            Ok(CreatedToken {
+                row,
+                secret: secret.clone(),
+            })
         })
         .await
     }
@@ -147,13 +166,23 @@ impl Store {
 
     /// Whether there was such a token in use.
     pub async fn revoke_token(&self, id: i64, now: Timestamp) -> Result<bool, StoreError> {
-        self.revoke("UPDATE tokens SET revoked = $1 WHERE id = $2 AND revoked IS NULL", id, now).await
+        self.revoke(
+            "UPDATE tokens SET revoked = $1 WHERE id = $2 AND revoked IS NULL",
+            id,
+            now,
+        )
+        .await
     }
 
     /// All that ever were, oldest first.
     pub async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
         self.within(async {
-            sqlx::query(tokens!("ORDER BY id")).fetch_all(&self.read).await?.iter().map(token).collect()
+            sqlx::query(tokens!("ORDER BY id"))
+                .fetch_all(&self.read)
+                .await?
+                .iter()
+                .map(token)
+                .collect()
         })
         .await
     }
@@ -179,13 +208,25 @@ impl Store {
             .fetch_optional(&mut *tx)
             .await?;
             let Some(made) = made else {
-                return Err(conflict(format!("a key called `{name}` is there; revoke it or choose another name")));
+                return Err(conflict(format!(
+                    "a key called `{name}` is there; revoke it or choose another name"
+                )));
             };
             self.commit(tx).await?;
             let (id, name) = (Columns::of(&made).int()?, rows::text(name));
             let host_type = host_type.clone();
-            let row = KeyRow { id, name, host_type, created: now, revoked: None, last_used: None };
-            Ok(CreatedKey { row, secret: secret.clone() })
+            let row = KeyRow {
+                id,
+                name,
+                host_type,
+                created: now,
+                revoked: None,
+                last_used: None,
+            };
+            Ok(CreatedKey {
+                row,
+                secret: secret.clone(),
+            })
         })
         .await
     }
@@ -215,13 +256,23 @@ impl Store {
 
     /// Whether there was such a key in use.
     pub async fn revoke_key(&self, id: i64, now: Timestamp) -> Result<bool, StoreError> {
-        self.revoke("UPDATE machine_keys SET revoked = $1 WHERE id = $2 AND revoked IS NULL", id, now).await
+        self.revoke(
+            "UPDATE machine_keys SET revoked = $1 WHERE id = $2 AND revoked IS NULL",
+            id,
+            now,
+        )
+        .await
     }
 
     /// All that ever were, oldest first.
     pub async fn keys(&self) -> Result<Vec<KeyRow>, StoreError> {
         self.within(async {
-            sqlx::query(keys!("ORDER BY id")).fetch_all(&self.read).await?.iter().map(key).collect()
+            sqlx::query(keys!("ORDER BY id"))
+                .fetch_all(&self.read)
+                .await?
+                .iter()
+                .map(key)
+                .collect()
         })
         .await
     }

@@ -22,7 +22,10 @@ impl Store {
             return Ok(());
         }
         self.within(async {
-            let mut apply = Apply { tx: self.begin().await?, counts: BTreeMap::new() };
+            let mut apply = Apply {
+                tx: self.begin().await?,
+                counts: BTreeMap::new(),
+            };
             let mut rest = writes;
             while let Some(first) = rest.first() {
                 let created = rest.iter().take(BATCH).map_while(created).collect::<Vec<_>>();
@@ -72,19 +75,36 @@ impl Apply {
     async fn one(&mut self, write: &Write) -> Result<(), StoreError> {
         match write {
             Write::BuildCreated(new) => self.builds_created(&[new]).await,
-            Write::AttemptStarted { attempt, machine, host_type, at, plan } => {
-                self.attempt_started(*attempt, machine, host_type, *at, plan).await
+            Write::AttemptStarted {
+                attempt,
+                machine,
+                host_type,
+                at,
+                plan,
+            } => {
+                self.attempt_started(*attempt, machine, host_type, *at, plan)
+                    .await
             }
             Write::StepStarted { step, at } => self.step_started(*step, *at).await,
             Write::StepEnded { step, at, ok, state } => self.step_ended(*step, *at, *ok, state).await,
             Write::AttemptEnded { attempt, at, outcome } => self.attempt_ended(*attempt, *at, outcome).await,
-            Write::BuildWaiting { build, since, not_before, tries_left, why } => {
-                self.build_waiting(*build, *since, *not_before, *tries_left, why).await
+            Write::BuildWaiting {
+                build,
+                since,
+                not_before,
+                tries_left,
+                why,
+            } => {
+                self.build_waiting(*build, *since, *not_before, *tries_left, why)
+                    .await
             }
             Write::BuildDone { build, at, outcome } => self.build_done(*build, *at, outcome).await,
-            Write::MachineUp { machine, host_type, at, facts } => {
-                self.machine_up(machine, host_type, *at, facts).await
-            }
+            Write::MachineUp {
+                machine,
+                host_type,
+                at,
+                facts,
+            } => self.machine_up(machine, host_type, *at, facts).await,
             Write::MachineDown { machine, at, why } => self.machine_down(machine, *at, why).await,
             Write::IntentDone { intent, at, answer } => self.intent_done(*intent, *at, answer).await,
         }
@@ -97,8 +117,7 @@ impl Apply {
             placeholders(new.len(), 7).replace(')', ", 'waiting', '', 0, 0, 0, 0, 0, '')"),
         );
         // Only the full batch and the single one come often enough to be worth keeping prepared.
-        let mut query =
-            sqlx::query(AssertSqlSafe(sql)).persistent(new.len() == 1 || new.len() == BATCH);
+        let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(new.len() == 1 || new.len() == BATCH);
         for build in new {
             query = query
                 .bind(int(build.build.0))
@@ -109,13 +128,19 @@ impl Apply {
                 .bind(build.requested.0)
                 .bind(i64::from(build.tries_left));
         }
-        let made = query.execute(&mut *self.tx).await.map_err(|error| match error.as_database_error() {
-            Some(db) if db.is_foreign_key_violation() => {
-                let first = new[0];
-                conflict(format!("build {} or one after it is of a commit that is not recorded", first.build))
-            }
-            _ => error.into(),
-        })?;
+        let made = query
+            .execute(&mut *self.tx)
+            .await
+            .map_err(|error| match error.as_database_error() {
+                Some(db) if db.is_foreign_key_violation() => {
+                    let first = new[0];
+                    conflict(format!(
+                        "build {} or one after it is of a commit that is not recorded",
+                        first.build
+                    ))
+                }
+                _ => error.into(),
+            })?;
         if made.rows_affected() != new.len() as u64 {
             return Err(self.name_the_double(new).await);
         }
@@ -173,7 +198,10 @@ impl Apply {
         .execute(&mut *self.tx)
         .await?;
         expect_one(started.rows_affected(), || {
-            format!("attempt {attempt} cannot start: its build does not wait for its attempt {}", attempt.n)
+            format!(
+                "attempt {attempt} cannot start: its build does not wait for its attempt {}",
+                attempt.n
+            )
         })?;
         self.moved(Some("waiting"), "running", 1);
         sqlx::query(
@@ -222,7 +250,13 @@ impl Apply {
         })
     }
 
-    async fn step_ended(&mut self, step: StepId, at: Timestamp, ok: bool, state: &str) -> Result<(), StoreError> {
+    async fn step_ended(
+        &mut self,
+        step: StepId,
+        at: Timestamp,
+        ok: bool,
+        state: &str,
+    ) -> Result<(), StoreError> {
         let (build, n, index) = step_key(step);
         let ended = sqlx::query(
             "UPDATE steps SET ended = $4, ok = $5, state = $6 \
@@ -236,10 +270,17 @@ impl Apply {
         .bind(text(state))
         .execute(&mut *self.tx)
         .await?;
-        expect_one(ended.rows_affected(), || format!("step {step} cannot end: it is not running"))
+        expect_one(ended.rows_affected(), || {
+            format!("step {step} cannot end: it is not running")
+        })
     }
 
-    async fn attempt_ended(&mut self, attempt: AttemptId, at: Timestamp, outcome: &Outcome) -> Result<(), StoreError> {
+    async fn attempt_ended(
+        &mut self,
+        attempt: AttemptId,
+        at: Timestamp,
+        outcome: &Outcome,
+    ) -> Result<(), StoreError> {
         let (build, n) = (int(attempt.build.0), i64::from(attempt.n));
         let (kind, step, cause, detail) = outcome_columns(outcome);
         let ended = sqlx::query(
@@ -255,13 +296,17 @@ impl Apply {
         .bind(detail)
         .execute(&mut *self.tx)
         .await?;
-        expect_one(ended.rows_affected(), || format!("attempt {attempt} cannot end: it is not running"))?;
+        expect_one(ended.rows_affected(), || {
+            format!("attempt {attempt} cannot end: it is not running")
+        })?;
         let freed = sqlx::query("DELETE FROM leases WHERE build = $1 AND n = $2")
             .bind(build)
             .bind(n)
             .execute(&mut *self.tx)
             .await?;
-        expect_one(freed.rows_affected(), || format!("attempt {attempt} cannot end: it holds no machine"))?;
+        expect_one(freed.rows_affected(), || {
+            format!("attempt {attempt} cannot end: it holds no machine")
+        })?;
         sqlx::query("UPDATE steps SET log_idle = $3 WHERE build = $1 AND n = $2")
             .bind(build)
             .bind(n)
@@ -281,7 +326,9 @@ impl Apply {
         .bind(failed)
         .execute(&mut *self.tx)
         .await?;
-        expect_one(waits.rows_affected(), || format!("attempt {attempt} cannot end: its build is not running"))?;
+        expect_one(waits.rows_affected(), || {
+            format!("attempt {attempt} cannot end: its build is not running")
+        })?;
         self.moved(Some("running"), "waiting", 1);
         if *outcome == Outcome::Passed {
             self.run_time(build).await?;
@@ -325,7 +372,9 @@ impl Apply {
             .fetch_optional(&mut *self.tx)
             .await?;
         let Some(was) = was else {
-            return Err(conflict(format!("build {build} cannot wait: it is running, or not there")));
+            return Err(conflict(format!(
+                "build {build} cannot wait: it is running, or not there"
+            )));
         };
         let was: String = was.try_get(0)?;
         // Whoever asks for a finished build again asks all machines again.
@@ -345,7 +394,12 @@ impl Apply {
         Ok(())
     }
 
-    async fn build_done(&mut self, build: BuildId, at: Timestamp, outcome: &Outcome) -> Result<(), StoreError> {
+    async fn build_done(
+        &mut self,
+        build: BuildId,
+        at: Timestamp,
+        outcome: &Outcome,
+    ) -> Result<(), StoreError> {
         let (kind, step, cause, detail) = outcome_columns(outcome);
         let done = sqlx::query(
             "UPDATE builds SET state = $2, since = $3, outcome_step = $4, outcome_cause = $5, \
@@ -393,14 +447,22 @@ impl Apply {
         Ok(())
     }
 
-    async fn machine_down(&mut self, machine: &MachineId, at: Timestamp, why: &str) -> Result<(), StoreError> {
-        let down = sqlx::query("UPDATE machines SET connected = 0, changed = $2, why_gone = $3 WHERE machine = $1")
-            .bind(machine.as_str())
-            .bind(at.0)
-            .bind(text(why))
-            .execute(&mut *self.tx)
-            .await?;
-        expect_one(down.rows_affected(), || format!("machine `{machine}` cannot go: it never came"))
+    async fn machine_down(
+        &mut self,
+        machine: &MachineId,
+        at: Timestamp,
+        why: &str,
+    ) -> Result<(), StoreError> {
+        let down =
+            sqlx::query("UPDATE machines SET connected = 0, changed = $2, why_gone = $3 WHERE machine = $1")
+                .bind(machine.as_str())
+                .bind(at.0)
+                .bind(text(why))
+                .execute(&mut *self.tx)
+                .await?;
+        expect_one(down.rows_affected(), || {
+            format!("machine `{machine}` cannot go: it never came")
+        })
     }
 
     async fn intent_done(&mut self, intent: i64, at: Timestamp, answer: &str) -> Result<(), StoreError> {
@@ -410,7 +472,9 @@ impl Apply {
             .bind(text(answer))
             .execute(&mut *self.tx)
             .await?;
-        expect_one(done.rows_affected(), || format!("wish {intent} cannot be done: it is done or not there"))
+        expect_one(done.rows_affected(), || {
+            format!("wish {intent} cannot be done: it is done or not there")
+        })
     }
 
     fn moved(&mut self, from: Option<&str>, to: &str, builds: usize) {
@@ -437,11 +501,19 @@ impl Apply {
 }
 
 fn step_key(step: StepId) -> (i64, i64, i64) {
-    (int(step.attempt.build.0), i64::from(step.attempt.n), i64::from(step.index))
+    (
+        int(step.attempt.build.0),
+        i64::from(step.attempt.n),
+        i64::from(step.index),
+    )
 }
 
 fn expect_one(rows: u64, otherwise: impl FnOnce() -> String) -> Result<(), StoreError> {
-    if rows == 1 { Ok(()) } else { Err(conflict(otherwise())) }
+    if rows == 1 {
+        Ok(())
+    } else {
+        Err(conflict(otherwise()))
+    }
 }
 
 pub(crate) fn conflict(what: String) -> StoreError {

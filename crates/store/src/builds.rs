@@ -7,9 +7,7 @@ use runner::Plan;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
-use crate::read::{
-    AttemptRow, BuildDetail, BuildFilter, BuildRow, MachineRow, Status, StepRow,
-};
+use crate::read::{AttemptRow, BuildDetail, BuildFilter, BuildRow, MachineRow, Status, StepRow};
 use crate::rows::{self, Columns, build_columns, commit_columns, damaged, int};
 use crate::{Store, StoreError, plan};
 
@@ -44,11 +42,14 @@ impl Store {
     pub async fn unfinished(&self) -> Result<Restored, StoreError> {
         self.within(async {
             let mut tx = self.snapshot().await?;
-            let last = sqlx::query("SELECT COALESCE(MAX(id), 0) FROM builds").fetch_one(&mut *tx).await?;
-            let last_build = Columns::of(&last).count()?;
-            let found = sqlx::query("SELECT id FROM builds WHERE state IN ('waiting', 'running') ORDER BY id")
-                .fetch_all(&mut *tx)
+            let last = sqlx::query("SELECT COALESCE(MAX(id), 0) FROM builds")
+                .fetch_one(&mut *tx)
                 .await?;
+            let last_build = Columns::of(&last).count()?;
+            let found =
+                sqlx::query("SELECT id FROM builds WHERE state IN ('waiting', 'running') ORDER BY id")
+                    .fetch_all(&mut *tx)
+                    .await?;
             let mut builds = Vec::with_capacity(found.len());
             for row in &found {
                 let id = Columns::of(row).build_id()?;
@@ -61,7 +62,8 @@ impl Store {
 
     /// One build as the farm core takes it up, finished or not: for a retry by hand.
     pub async fn restored_build(&self, build: BuildId) -> Result<Option<RestoredBuild>, StoreError> {
-        self.within(async { restored(&mut self.snapshot().await?, build).await }).await
+        self.within(async { restored(&mut self.snapshot().await?, build).await })
+            .await
     }
 
     pub async fn build(&self, build: BuildId) -> Result<Option<BuildDetail>, StoreError> {
@@ -80,17 +82,27 @@ impl Store {
             let Some(found) = found else { return Ok(None) };
             let mut columns = Columns::of(&found);
             let (row, commit) = (rows::build(&mut columns)?, rows::commit(&mut columns)?);
-            let branches =
-                sqlx::query("SELECT DISTINCT branch FROM branch_commits WHERE repo = $1 AND hash = $2 ORDER BY branch")
-                    .bind(row.repo.as_str())
-                    .bind(row.commit.as_str())
-                    .fetch_all(&mut *tx)
-                    .await?;
-            let branches =
-                branches.iter().map(|row| Columns::of(row).name()).collect::<Result<Vec<BranchName>, _>>()?;
+            let branches = sqlx::query(
+                "SELECT DISTINCT branch FROM branch_commits WHERE repo = $1 AND hash = $2 ORDER BY branch",
+            )
+            .bind(row.repo.as_str())
+            .bind(row.commit.as_str())
+            .fetch_all(&mut *tx)
+            .await?;
+            let branches = branches
+                .iter()
+                .map(|row| Columns::of(row).name())
+                .collect::<Result<Vec<BranchName>, _>>()?;
             let attempts = attempts(&mut tx, build).await?;
-            let attempts = attempts.into_iter().map(|(attempt, steps)| attempt_row(build, attempt, steps));
-            Ok(Some(BuildDetail { row, commit, branches, attempts: attempts.collect() }))
+            let attempts = attempts
+                .into_iter()
+                .map(|(attempt, steps)| attempt_row(build, attempt, steps));
+            Ok(Some(BuildDetail {
+                row,
+                commit,
+                branches,
+                attempts: attempts.collect(),
+            }))
         })
         .await
     }
@@ -102,12 +114,13 @@ impl Store {
         builder: &BuilderName,
     ) -> Result<Option<BuildId>, StoreError> {
         self.within(async {
-            let row = sqlx::query("SELECT id FROM builds WHERE repo = $1 AND commit_hash = $2 AND builder = $3")
-                .bind(repo.as_str())
-                .bind(commit.as_str())
-                .bind(builder.as_str())
-                .fetch_optional(&self.read)
-                .await?;
+            let row =
+                sqlx::query("SELECT id FROM builds WHERE repo = $1 AND commit_hash = $2 AND builder = $3")
+                    .bind(repo.as_str())
+                    .bind(commit.as_str())
+                    .bind(builder.as_str())
+                    .fetch_optional(&self.read)
+                    .await?;
             row.map(|row| Columns::of(&row).build_id()).transpose()
         })
         .await
@@ -131,7 +144,10 @@ impl Store {
             "b.id IN (SELECT a.build FROM attempts a WHERE a.machine = ?)",
             filter.machine.as_ref().map(MachineId::as_str),
         );
-        let wheres: String = wheres.iter().map(|condition| format!(" AND {condition}")).collect();
+        let wheres: String = wheres
+            .iter()
+            .map(|condition| format!(" AND {condition}"))
+            .collect();
         let sql = format!(
             "SELECT {} FROM builds b WHERE b.id < $1{wheres} ORDER BY b.id DESC LIMIT $2",
             build_columns!()
@@ -166,7 +182,9 @@ impl Store {
     /// How many builds there are of each status; all six are there.
     pub async fn counts(&self) -> Result<BTreeMap<Status, u64>, StoreError> {
         self.within(async {
-            let found = sqlx::query("SELECT state, n FROM build_counts").fetch_all(&self.read).await?;
+            let found = sqlx::query("SELECT state, n FROM build_counts")
+                .fetch_all(&self.read)
+                .await?;
             let mut counts = BTreeMap::from(Status::ALL.map(|status| (status, 0)));
             for row in &found {
                 let mut columns = Columns::of(row);
@@ -195,10 +213,9 @@ impl Store {
         builders: &[BuilderName],
     ) -> Result<BTreeMap<(RepoName, BuilderName), Duration>, StoreError> {
         self.within(async {
-            let found =
-                sqlx::query("SELECT repo, builder, took FROM run_times ORDER BY repo, builder, took")
-                    .fetch_all(&self.read)
-                    .await?;
+            let found = sqlx::query("SELECT repo, builder, took FROM run_times ORDER BY repo, builder, took")
+                .fetch_all(&self.read)
+                .await?;
             let mut times: BTreeMap<(RepoName, BuilderName), Vec<Duration>> = BTreeMap::new();
             for row in &found {
                 let mut columns = Columns::of(row);
@@ -207,7 +224,10 @@ impl Store {
                     times.entry(key).or_default().push(columns.micros()?);
                 }
             }
-            Ok(times.into_iter().map(|(key, times)| (key, times[times.len() / 2])).collect())
+            Ok(times
+                .into_iter()
+                .map(|(key, times)| (key, times[times.len() / 2]))
+                .collect())
         })
         .await
     }
@@ -266,17 +286,27 @@ impl Store {
                 None => sqlx::query(machines!("ORDER BY m.machine")),
                 Some(machine) => sqlx::query(machines!("WHERE m.machine = $1")).bind(machine.as_str()),
             };
-            query.fetch_all(&self.read).await?.iter().map(machine_row).collect()
+            query
+                .fetch_all(&self.read)
+                .await?
+                .iter()
+                .map(machine_row)
+                .collect()
         })
         .await
     }
 }
 
 fn build_rows(rows: &[AnyRow]) -> Result<Vec<BuildRow>, StoreError> {
-    rows.iter().map(|row| rows::build(&mut Columns::of(row))).collect()
+    rows.iter()
+        .map(|row| rows::build(&mut Columns::of(row)))
+        .collect()
 }
 
-async fn restored(tx: &mut Transaction<'static, Any>, id: BuildId) -> Result<Option<RestoredBuild>, StoreError> {
+async fn restored(
+    tx: &mut Transaction<'static, Any>,
+    id: BuildId,
+) -> Result<Option<RestoredBuild>, StoreError> {
     let row = sqlx::query(
         "SELECT b.repo, b.commit_hash, c.commit_time, b.builder, b.requested, b.not_before, b.tries_left, \
          b.attempts, b.asked_after, b.state FROM builds b \
@@ -314,7 +344,10 @@ async fn restored(tx: &mut Transaction<'static, Any>, id: BuildId) -> Result<Opt
     .bind(asked_after)
     .fetch_all(&mut **tx)
     .await?;
-    build.avoid = avoid.iter().map(|row| Columns::of(row).name()).collect::<Result<_, _>>()?;
+    build.avoid = avoid
+        .iter()
+        .map(|row| Columns::of(row).name())
+        .collect::<Result<_, _>>()?;
     if running {
         let (attempt, steps) = attempts(tx, id)
             .await?
@@ -322,14 +355,20 @@ async fn restored(tx: &mut Transaction<'static, Any>, id: BuildId) -> Result<Opt
             .filter(|(attempt, _)| attempt.ended.is_none() && attempt.n == build.attempts)
             .ok_or_else(|| damaged(format!("build {id} is running, and its last attempt is not")))?;
         build.running = Some(RestoredAttempt {
-            attempt: AttemptId { build: id, n: attempt.n },
+            attempt: AttemptId {
+                build: id,
+                n: attempt.n,
+            },
             machine: attempt.machine,
             host_type: attempt.host_type,
             started: attempt.started,
             plan: attempt.plan,
             steps: steps
                 .into_iter()
-                .map(|step| RestoredStep { started: step.started, ended: step.ended })
+                .map(|step| RestoredStep {
+                    started: step.started,
+                    ended: step.ended,
+                })
                 .collect(),
         });
     }
@@ -341,7 +380,10 @@ async fn attempts(
     tx: &mut Transaction<'static, Any>,
     build: BuildId,
 ) -> Result<Vec<(Attempt, Vec<Step>)>, StoreError> {
-    let found = sqlx::query(ATTEMPT).bind(int(build.0)).fetch_all(&mut **tx).await?;
+    let found = sqlx::query(ATTEMPT)
+        .bind(int(build.0))
+        .fetch_all(&mut **tx)
+        .await?;
     let mut all = found
         .iter()
         .map(|row| Ok((attempt(build, row)?, Vec::new())))
@@ -357,7 +399,9 @@ async fn attempts(
             }
             _ => {
                 let (n, index) = (step.n, step.index);
-                return Err(damaged(format!("step {build}.{n}.{index} does not fit its attempt's plan")));
+                return Err(damaged(format!(
+                    "step {build}.{n}.{index} does not fit its attempt's plan"
+                )));
             }
         }
     }
@@ -370,8 +414,11 @@ fn attempt(build: BuildId, row: &AnyRow) -> Result<Attempt, StoreError> {
     let (machine, host_type, started) = (columns.name()?, columns.name()?, columns.time()?);
     let ended = columns.time_or_null()?;
     let plan = columns.text()?;
-    let plan = plan::from_json(&plan)
-        .map_err(|error| damaged(format!("the plan of attempt {build}.{n} is not readable: {error}")))?;
+    let plan = plan::from_json(&plan).map_err(|error| {
+        damaged(format!(
+            "the plan of attempt {build}.{n} is not readable: {error}"
+        ))
+    })?;
     let kind = columns.text_or_null()?;
     let rest = (columns.int_or_null()?, columns.text_or_null()?, columns.text()?);
     let ended = match (ended, kind) {
@@ -381,9 +428,20 @@ fn attempt(build: BuildId, row: &AnyRow) -> Result<Attempt, StoreError> {
                 .map_err(|why| damaged(format!("attempt {build}.{n}: {why}")))?;
             Some((at, outcome))
         }
-        _ => return Err(damaged(format!("attempt {build}.{n} has an end without outcome, or the reverse"))),
+        _ => {
+            return Err(damaged(format!(
+                "attempt {build}.{n} has an end without outcome, or the reverse"
+            )));
+        }
     };
-    Ok(Attempt { n, machine, host_type, started, ended, plan })
+    Ok(Attempt {
+        n,
+        machine,
+        host_type,
+        started,
+        ended,
+        plan,
+    })
 }
 
 fn step(build: BuildId, row: &AnyRow) -> Result<Step, StoreError> {
@@ -393,10 +451,21 @@ fn step(build: BuildId, row: &AnyRow) -> Result<Step, StoreError> {
     let ended = match (ended, ok) {
         (None, None) => None,
         (Some(at), Some(ok @ (0 | 1))) => Some((at, ok == 1)),
-        _ => return Err(damaged(format!("step {build}.{n}.{index} has an end without result, or the reverse"))),
+        _ => {
+            return Err(damaged(format!(
+                "step {build}.{n}.{index} has an end without result, or the reverse"
+            )));
+        }
     };
     let has_log = columns.int_or_null()?.is_none_or(|idle| idle >= 0);
-    Ok(Step { n, index, started, ended, state, has_log })
+    Ok(Step {
+        n,
+        index,
+        started,
+        ended,
+        state,
+        has_log,
+    })
 }
 
 /// The steps of the plan, with what is known of those that were started.
@@ -442,11 +511,24 @@ fn machine_row(row: &AnyRow) -> Result<MachineRow, StoreError> {
     let (connected, why_gone) = (columns.flag()?, columns.text()?);
     let running = match (columns.int_or_null()?, columns.int_or_null()?) {
         (Some(build), Some(n)) => {
-            let number = |found: i64| u64::try_from(found).map_err(|_| damaged(format!("{found} is no number")));
+            let number =
+                |found: i64| u64::try_from(found).map_err(|_| damaged(format!("{found} is no number")));
             let n = u32::try_from(n).map_err(|_| damaged(format!("{n} is no attempt")))?;
-            Some(AttemptId { build: BuildId(number(build)?), n })
+            Some(AttemptId {
+                build: BuildId(number(build)?),
+                n,
+            })
         }
         _ => None,
     };
-    Ok(MachineRow { machine, host_type, facts, first_seen, changed, connected, why_gone, running })
+    Ok(MachineRow {
+        machine,
+        host_type,
+        facts,
+        first_seen,
+        changed,
+        connected,
+        why_gone,
+        running,
+    })
 }

@@ -66,9 +66,14 @@ impl Store {
         self.within(async {
             let mut tx = self.begin().await?;
             let stored = stored_branch(&mut tx, repo, branch).await?;
-            let mut change = BranchChange { new: stored.is_none(), ..BranchChange::default() };
+            let mut change = BranchChange {
+                new: stored.is_none(),
+                ..BranchChange::default()
+            };
             change.moved = stored.as_ref().is_none_or(|old| old.gone || old.head != *head);
-            let top = stored.as_ref().map_or(head_depth, |old| old.head_depth.max(head_depth));
+            let top = stored
+                .as_ref()
+                .map_or(head_depth, |old| old.head_depth.max(head_depth));
             let line = stored_line(&mut tx, repo, branch, lowest.saturating_sub(1), top).await?;
 
             // What lies below must be the history of what was handed in.
@@ -98,8 +103,13 @@ impl Store {
 
             let first = (head_depth + 1).saturating_sub(backfill);
             // A branch rewritten to less than it was would otherwise never be built again.
-            let build_from =
-                stored.map_or(first, |old| if old.build_from > head_depth + 1 { first } else { old.build_from });
+            let build_from = stored.map_or(first, |old| {
+                if old.build_from > head_depth + 1 {
+                    first
+                } else {
+                    old.build_from
+                }
+            });
             sqlx::query(
                 "INSERT INTO branches (repo, branch, head, head_depth, build_from, seen, gone) \
                  VALUES ($1, $2, $3, $4, $5, $6, 0) ON CONFLICT (repo, branch) DO UPDATE SET \
@@ -129,12 +139,14 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.within(async {
             let mut tx = self.begin().await?;
-            sqlx::query("UPDATE branches SET gone = 1, seen = $3 WHERE repo = $1 AND branch = $2 AND gone = 0")
-                .bind(repo.as_str())
-                .bind(branch.as_str())
-                .bind(now.0)
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(
+                "UPDATE branches SET gone = 1, seen = $3 WHERE repo = $1 AND branch = $2 AND gone = 0",
+            )
+            .bind(repo.as_str())
+            .bind(branch.as_str())
+            .bind(now.0)
+            .execute(&mut *tx)
+            .await?;
             self.commit(tx).await
         })
         .await
@@ -151,7 +163,12 @@ impl Store {
                 None => sqlx::query(ALL),
                 Some(repo) => sqlx::query(ONE).bind(repo.as_str()),
             };
-            query.fetch_all(&self.read).await?.iter().map(branch_row).collect()
+            query
+                .fetch_all(&self.read)
+                .await?
+                .iter()
+                .map(branch_row)
+                .collect()
         })
         .await
     }
@@ -189,9 +206,10 @@ impl Store {
 
     pub async fn repos(&self) -> Result<Vec<RepoRow>, StoreError> {
         self.within(async {
-            let rows = sqlx::query("SELECT repo, default_branch, fetched, error, since FROM repos ORDER BY repo")
-                .fetch_all(&self.read)
-                .await?;
+            let rows =
+                sqlx::query("SELECT repo, default_branch, fetched, error, since FROM repos ORDER BY repo")
+                    .fetch_all(&self.read)
+                    .await?;
             rows.iter().map(repo_row).collect()
         })
         .await
@@ -207,16 +225,23 @@ impl Store {
         builders: &[BuilderName],
         limit: usize,
     ) -> Result<Vec<(CommitRow, Vec<BuilderName>)>, StoreError> {
-        let wanted: Vec<BuilderName> = BTreeSet::from_iter(builders.iter().cloned()).into_iter().collect();
+        let wanted: Vec<BuilderName> = BTreeSet::from_iter(builders.iter().cloned())
+            .into_iter()
+            .collect();
         if wanted.is_empty() || limit == 0 {
             return Ok(Vec::new());
         }
         self.within(async {
             let mut tx = self.snapshot().await?;
-            let Some(stored) = stored_branch(&mut tx, repo, branch).await?.filter(|stored| !stored.gone) else {
+            let Some(stored) = stored_branch(&mut tx, repo, branch)
+                .await?
+                .filter(|stored| !stored.gone)
+            else {
                 return Ok(Vec::new());
             };
-            let from = self.first_unknown(&mut tx, repo, branch, &wanted, &stored).await?;
+            let from = self
+                .first_unknown(&mut tx, repo, branch, &wanted, &stored)
+                .await?;
             let lacking = lacking(&mut tx, repo, branch, &wanted, from, limit).await?;
             let lowest = lacking.last().map(|(depth, ..)| *depth);
             let complete = match lowest {
@@ -225,9 +250,13 @@ impl Store {
                 Some(_) => None,
             };
             if let Some(depth) = complete.filter(|depth| *depth >= stored.build_from) {
-                self.remember_complete(&mut tx, repo, branch, wanted, stored.build_from, depth).await?;
+                self.remember_complete(&mut tx, repo, branch, wanted, stored.build_from, depth)
+                    .await?;
             }
-            Ok(lacking.into_iter().map(|(_, commit, builders)| (commit, builders)).collect())
+            Ok(lacking
+                .into_iter()
+                .map(|(_, commit, builders)| (commit, builders))
+                .collect())
         })
         .await
     }
@@ -243,7 +272,9 @@ impl Store {
     ) -> Result<Option<Grid>, StoreError> {
         self.within(async {
             let mut tx = self.snapshot().await?;
-            let Some(stored) = stored_branch(&mut tx, repo, branch).await? else { return Ok(None) };
+            let Some(stored) = stored_branch(&mut tx, repo, branch).await? else {
+                return Ok(None);
+            };
             let before = before.unwrap_or(u64::MAX).min(stored.head_depth + 1);
             let found = sqlx::query(concat!(
                 "SELECT d.depth, ",
@@ -346,7 +377,9 @@ impl Store {
     /// Commits of all repositories whose hash begins with `prefix`: 4 to 64 lower-case hex digits,
     /// anything else finds nothing.
     pub async fn commits_by_prefix(&self, prefix: &str, limit: usize) -> Result<Vec<CommitRow>, StoreError> {
-        let hex = prefix.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        let hex = prefix
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
         if !hex || !(4..=64).contains(&prefix.len()) {
             return Ok(Vec::new());
         }
@@ -362,7 +395,10 @@ impl Store {
             .bind(int(limit as u64))
             .fetch_all(&self.read)
             .await?;
-            found.iter().map(|row| rows::commit(&mut Columns::of(row))).collect()
+            found
+                .iter()
+                .map(|row| rows::commit(&mut Columns::of(row)))
+                .collect()
         })
         .await
     }
@@ -374,7 +410,10 @@ impl Store {
         if words.is_empty() {
             return Ok(Vec::new());
         }
-        let escaped = text(&words).replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
+        let escaped = text(&words)
+            .replace('\\', r"\\")
+            .replace('%', r"\%")
+            .replace('_', r"\_");
         self.within(async {
             let found = sqlx::query(concat!(
                 "SELECT ",
@@ -385,7 +424,10 @@ impl Store {
             .bind(int(limit as u64))
             .fetch_all(&self.read)
             .await?;
-            found.iter().map(|row| rows::commit(&mut Columns::of(row))).collect()
+            found
+                .iter()
+                .map(|row| rows::commit(&mut Columns::of(row)))
+                .collect()
         })
         .await
     }
@@ -404,10 +446,16 @@ impl Store {
             let same = known.builders == builders && known.build_from == stored.build_from;
             same.then(|| (known.depth, known.hash.clone()))
         });
-        let Some((depth, hash)) = known else { return Ok(stored.build_from) };
+        let Some((depth, hash)) = known else {
+            return Ok(stored.build_from);
+        };
         // The same commit at the same depth has the same commits below it.
         let line = stored_line(tx, repo, branch, depth, depth).await?;
-        Ok(if line.get(&depth) == Some(&hash) { depth + 1 } else { stored.build_from })
+        Ok(if line.get(&depth) == Some(&hash) {
+            depth + 1
+        } else {
+            stored.build_from
+        })
     }
 
     async fn remember_complete(
@@ -421,14 +469,22 @@ impl Store {
     ) -> Result<(), StoreError> {
         let line = stored_line(tx, repo, branch, depth, depth).await?;
         if let Some(hash) = line.into_values().next() {
-            let known = Complete { builders, build_from, depth, hash };
+            let known = Complete {
+                builders,
+                build_from,
+                depth,
+                hash,
+            };
             self.complete().insert((repo.clone(), branch.clone()), known);
         }
         Ok(())
     }
 
     fn complete(&self) -> std::sync::MutexGuard<'_, BTreeMap<(RepoName, BranchName), Complete>> {
-        self.shared.complete.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.shared
+            .complete
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -446,15 +502,24 @@ fn check_line(
     for pair in commits.windows(2) {
         if pair[0].parents.first() != Some(&pair[1].hash) {
             let (child, next) = (pair[0].hash.short(), pair[1].hash.short());
-            return bad(format!("{next} is not the first parent of {child}, after which it stands"));
+            return bad(format!(
+                "{next} is not the first parent of {child}, after which it stands"
+            ));
         }
     }
     if let Some(stranger) = commits.iter().find(|commit| commit.repo != *repo) {
-        return bad(format!("commit {} is of `{}`", stranger.hash.short(), stranger.repo));
+        return bad(format!(
+            "commit {} is of `{}`",
+            stranger.hash.short(),
+            stranger.repo
+        ));
     }
     match (head_depth + 1).checked_sub(commits.len() as u64) {
         Some(lowest) => Ok(lowest),
-        None => bad(format!("{} commits do not fit a head at depth {head_depth}", commits.len())),
+        None => bad(format!(
+            "{} commits do not fit a head at depth {head_depth}",
+            commits.len()
+        )),
     }
 }
 
@@ -463,12 +528,13 @@ async fn stored_branch(
     repo: &RepoName,
     branch: &BranchName,
 ) -> Result<Option<Stored>, StoreError> {
-    let row =
-        sqlx::query("SELECT head, head_depth, build_from, gone FROM branches WHERE repo = $1 AND branch = $2")
-            .bind(repo.as_str())
-            .bind(branch.as_str())
-            .fetch_optional(&mut **tx)
-            .await?;
+    let row = sqlx::query(
+        "SELECT head, head_depth, build_from, gone FROM branches WHERE repo = $1 AND branch = $2",
+    )
+    .bind(repo.as_str())
+    .bind(branch.as_str())
+    .fetch_optional(&mut **tx)
+    .await?;
     let Some(row) = row else { return Ok(None) };
     let mut columns = Columns::of(&row);
     Ok(Some(Stored {
@@ -611,9 +677,15 @@ async fn lacking(
             .bind(commit.hash.as_str())
             .fetch_all(&mut **tx)
             .await?;
-        let there: BTreeSet<BuilderName> =
-            there.iter().map(|row| Columns::of(row).name()).collect::<Result<_, _>>()?;
-        let lacks = builders.iter().filter(|builder| !there.contains(*builder)).cloned().collect();
+        let there: BTreeSet<BuilderName> = there
+            .iter()
+            .map(|row| Columns::of(row).name())
+            .collect::<Result<_, _>>()?;
+        let lacks = builders
+            .iter()
+            .filter(|builder| !there.contains(*builder))
+            .cloned()
+            .collect();
         lacking.push((depth, commit, lacks));
     }
     Ok(lacking)
@@ -646,7 +718,11 @@ fn repo_row(row: &AnyRow) -> Result<RepoRow, StoreError> {
 fn grid_row(row: &AnyRow) -> Result<GridRow, StoreError> {
     let mut columns = Columns::of(row);
     let depth = columns.count()?;
-    Ok(GridRow { commit: rows::commit(&mut columns)?, depth, cells: Vec::new() })
+    Ok(GridRow {
+        commit: rows::commit(&mut columns)?,
+        depth,
+        cells: Vec::new(),
+    })
 }
 
 fn history_row(row: &AnyRow) -> Result<HistoryRow, StoreError> {

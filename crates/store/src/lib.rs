@@ -65,7 +65,9 @@ impl Store {
     /// Whether the store answers.
     pub async fn health(&self) -> Result<(), StoreError> {
         self.within(async {
-            sqlx::query("SELECT n FROM build_counts").fetch_all(&self.read).await?;
+            sqlx::query("SELECT n FROM build_counts")
+                .fetch_all(&self.read)
+                .await?;
             Ok(())
         })
         .await

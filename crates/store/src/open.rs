@@ -89,8 +89,16 @@ impl Store {
                 (pool.clone(), pool, Engine::Postgres)
             }
         };
-        let shared = Shared { changes: watch::Sender::new(0), complete: Mutex::new(BTreeMap::new()) };
-        Ok(Store { write, read, engine, shared: Arc::new(shared) })
+        let shared = Shared {
+            changes: watch::Sender::new(0),
+            complete: Mutex::new(BTreeMap::new()),
+        };
+        Ok(Store {
+            write,
+            read,
+            engine,
+            shared: Arc::new(shared),
+        })
     }
 
     /// Waits for what is being done and closes all connections.
@@ -111,7 +119,9 @@ impl Store {
         Ok(match self.engine {
             Engine::Sqlite => self.read.begin().await?,
             Engine::Postgres => {
-                self.read.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?
+                self.read
+                    .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    .await?
             }
         })
     }
@@ -135,14 +145,19 @@ impl Store {
 
 /// All that can be wrong with a file is found here, on one connection of its own.
 async fn prepare_file(path: &Path) -> Result<(), OpenError> {
-    let bad_path = |why| OpenError::Path { path: path.to_owned(), why };
+    let bad_path = |why| OpenError::Path {
+        path: path.to_owned(),
+        why,
+    };
     if path.to_str().is_none() {
         return Err(bad_path("it is not UTF-8"));
     }
     let size = match tokio::fs::metadata(path).await {
         Ok(file) if file.is_dir() => return Err(bad_path("it is a folder; name a file in it")),
         Ok(file) if file.permissions().readonly() => {
-            return Err(OpenError::ReadOnly { path: path.to_owned() });
+            return Err(OpenError::ReadOnly {
+                path: path.to_owned(),
+            });
         }
         Ok(file) => file.len(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -154,7 +169,10 @@ async fn prepare_file(path: &Path) -> Result<(), OpenError> {
         }
         Err(error) => {
             let store = format!("`{}`", path.display());
-            return Err(OpenError::Unavailable { store, source: error.into() });
+            return Err(OpenError::Unavailable {
+                store,
+                source: error.into(),
+            });
         }
     };
     let options = SqliteConnectOptions::new()
@@ -172,22 +190,40 @@ async fn prepare_file(path: &Path) -> Result<(), OpenError> {
 
 async fn check_file(conn: &mut SqliteConnection, path: &Path, size: u64) -> Result<(), OpenError> {
     let in_words = |error| file_error(path, error);
-    let tables: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_schema").fetch_one(&mut *conn).await.map_err(in_words)?;
-    let mark: i64 =
-        sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *conn).await.map_err(in_words)?;
+    let tables: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_schema")
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(in_words)?;
+    let mark: i64 = sqlx::query_scalar("PRAGMA application_id")
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(in_words)?;
     if tables > 0 && mark != APPLICATION_ID {
-        return Err(OpenError::NotAStore { path: path.to_owned() });
+        return Err(OpenError::NotAStore {
+            path: path.to_owned(),
+        });
     }
     if size > 0 && size <= CHECKED_SIZE {
-        let found: String =
-            sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut *conn).await.map_err(in_words)?;
+        let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(in_words)?;
         if found != "ok" {
-            return Err(OpenError::Damaged { path: path.to_owned(), found });
+            return Err(OpenError::Damaged {
+                path: path.to_owned(),
+                found,
+            });
         }
     }
     // Finds a file system or a file that takes no writes.
-    conn.execute("BEGIN IMMEDIATE; PRAGMA application_id = 1651864183; COMMIT").await.map_err(in_words)?;
+    conn.execute("BEGIN IMMEDIATE; ROLLBACK")
+        .await
+        .map_err(in_words)?;
+    if mark != APPLICATION_ID {
+        conn.execute("PRAGMA application_id = 1651864183")
+            .await
+            .map_err(in_words)?;
+    }
     let store = format!("`{}`", path.display());
     match migrator(Engine::Sqlite).run(&mut *conn).await {
         Ok(()) => {}
@@ -196,8 +232,10 @@ async fn check_file(conn: &mut SqliteConnection, path: &Path, size: u64) -> Resu
         }
         Err(error) => return Err(migration_error(store, error)),
     }
-    let mode: String =
-        sqlx::query_scalar("PRAGMA journal_mode = WAL").fetch_one(&mut *conn).await.map_err(in_words)?;
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode = WAL")
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(in_words)?;
     if mode != "wal" {
         return Err(OpenError::Path {
             path: path.to_owned(),
@@ -234,7 +272,10 @@ async fn sqlite_pools(path: &Path) -> Result<(AnyPool, AnyPool), OpenError> {
     };
     let in_words = |error| file_error(path, error);
     let write = pool(None).connect_with(options.clone()).await.map_err(in_words)?;
-    let read = pool(Some(READERS)).connect_with(options).await.map_err(in_words)?;
+    let read = pool(Some(READERS))
+        .connect_with(options)
+        .await
+        .map_err(in_words)?;
     Ok((write, read))
 }
 
@@ -250,13 +291,17 @@ async fn postgres_pool(url: &PgUrl) -> Result<AnyPool, OpenError> {
             Box::pin(async move {
                 conn.execute("SET statement_timeout = '25s'").await?;
                 conn.execute("SET lock_timeout = '10s'").await?;
-                conn.execute("SET idle_in_transaction_session_timeout = '60s'").await?;
+                conn.execute("SET idle_in_transaction_session_timeout = '60s'")
+                    .await?;
                 Ok(())
             })
         })
         .connect_with(any_options(&url.0)?)
         .await;
-    let pool = pool.map_err(|source| OpenError::Unavailable { store: store.clone(), source })?;
+    let pool = pool.map_err(|source| OpenError::Unavailable {
+        store: store.clone(),
+        source,
+    })?;
     match migrator(Engine::Postgres).run(&pool).await {
         Ok(()) => Ok(pool),
         Err(error) => {
@@ -284,7 +329,13 @@ fn migrator(engine: Engine) -> Migrator {
             Engine::Postgres => schema.postgres,
         };
         let simple = MigrationType::Simple;
-        Migration::new(schema.version, schema.about.into(), simple, sql.into_sql_str(), false)
+        Migration::new(
+            schema.version,
+            schema.about.into(),
+            simple,
+            sql.into_sql_str(),
+            false,
+        )
     };
     Migrator::with_migrations(MIGRATIONS.iter().map(migration).collect())
 }
@@ -292,19 +343,34 @@ fn migrator(engine: Engine) -> Migrator {
 fn migration_error(store: String, error: MigrateError) -> OpenError {
     let newest = MIGRATIONS.iter().map(|schema| schema.version).max().unwrap_or(0);
     match error {
-        MigrateError::VersionMissing(found) if found > newest => OpenError::Newer { store, found, ours: newest },
-        error => OpenError::Foreign { store, found: error.to_string() },
+        MigrateError::VersionMissing(found) if found > newest => OpenError::Newer {
+            store,
+            found,
+            ours: newest,
+        },
+        error => OpenError::Foreign {
+            store,
+            found: error.to_string(),
+        },
     }
 }
 
 /// Primary result codes: <https://sqlite.org/rescode.html>.
 fn file_error(path: &Path, error: sqlx::Error) -> OpenError {
-    let code = error.as_database_error().and_then(|db| db.code()?.parse::<u32>().ok());
+    let code = error
+        .as_database_error()
+        .and_then(|db| db.code()?.parse::<u32>().ok());
     let path = path.to_owned();
     match code.map(|code| code & 0xff) {
         Some(8) => OpenError::ReadOnly { path },
-        Some(11 | 26) => OpenError::Damaged { path, found: error.to_string() },
-        _ => OpenError::Unavailable { store: format!("`{}`", path.display()), source: error },
+        Some(11 | 26) => OpenError::Damaged {
+            path,
+            found: error.to_string(),
+        },
+        _ => OpenError::Unavailable {
+            store: format!("`{}`", path.display()),
+            source: error,
+        },
     }
 }
 
@@ -312,7 +378,13 @@ fn file_error(path: &Path, error: sqlx::Error) -> OpenError {
 fn url_path(path: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
     path.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .map(|byte| {
+            if plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
         .collect()
 }
 
@@ -323,7 +395,10 @@ mod tests {
     #[test]
     fn a_store_address_is_shown_without_its_password() {
         let shown = |url: &str| format!("{:?}", PgUrl::new(url.to_owned()));
-        assert_eq!(shown("postgres://me:s3@cret@db:5432/farm?x=s3cret"), "PgUrl(PostgreSQL at `db:5432/farm`)");
+        assert_eq!(
+            shown("postgres://me:s3@cret@db:5432/farm?x=s3cret"),
+            "PgUrl(PostgreSQL at `db:5432/farm`)"
+        );
         assert_eq!(shown("postgres://db/farm"), "PgUrl(PostgreSQL at `db/farm`)");
         assert_eq!(shown("s3cret"), "PgUrl(PostgreSQL at ``)");
     }

@@ -50,7 +50,8 @@ pub(crate) fn to_json(plan: &Plan) -> Result<String, StoreError> {
         steps: steps.collect(),
         limit_ms: millis(plan.limit),
     };
-    serde_json::to_string(&plan).map_err(|error| StoreError::Conflict(format!("a plan that is no JSON: {error}")))
+    serde_json::to_string(&plan)
+        .map_err(|error| StoreError::Conflict(format!("a plan that is no JSON: {error}")))
 }
 
 pub(crate) fn from_json(text: &str) -> Result<Plan, serde_json::Error> {

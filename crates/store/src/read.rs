@@ -7,9 +7,19 @@ use runner::Outcome;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuildState {
     /// In line; `not_before` when it waits for a back-off, `why` when it has been tried before.
-    Waiting { since: Timestamp, not_before: Option<Timestamp>, why: String },
-    Running { since: Timestamp, machine: MachineId },
-    Done { at: Timestamp, outcome: Outcome },
+    Waiting {
+        since: Timestamp,
+        not_before: Option<Timestamp>,
+        why: String,
+    },
+    Running {
+        since: Timestamp,
+        machine: MachineId,
+    },
+    Done {
+        at: Timestamp,
+        outcome: Outcome,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,8 +184,14 @@ pub enum Status {
 }
 
 impl Status {
-    pub const ALL: [Status; 6] =
-        [Status::Waiting, Status::Running, Status::Passed, Status::Failed, Status::Infra, Status::Cancelled];
+    pub const ALL: [Status; 6] = [
+        Status::Waiting,
+        Status::Running,
+        Status::Passed,
+        Status::Failed,
+        Status::Infra,
+        Status::Cancelled,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {

@@ -113,10 +113,16 @@ pub(crate) fn build(columns: &mut Columns<'_>) -> Result<BuildRow, StoreError> {
     let took = columns.micros()?;
     let outcome = (columns.int_or_null()?, columns.text_or_null()?, columns.text()?);
     let state = match (word.as_str(), machine) {
-        ("waiting", None) => BuildState::Waiting { since, not_before, why },
+        ("waiting", None) => BuildState::Waiting {
+            since,
+            not_before,
+            why,
+        },
         ("running", Some(machine)) => BuildState::Running { since, machine },
         ("waiting" | "running", _) => {
-            return Err(damaged(format!("build {id} is {word}, and its machine column says otherwise")));
+            return Err(damaged(format!(
+                "build {id} is {word}, and its machine column says otherwise"
+            )));
         }
         (word, _) => BuildState::Done {
             at: since,
@@ -158,7 +164,9 @@ pub(crate) fn commit(columns: &mut Columns<'_>) -> Result<CommitRow, StoreError>
 }
 
 /// `(kind, step, cause, detail)`
-pub(crate) fn outcome_columns(outcome: &Outcome) -> (&'static str, Option<i64>, Option<&'static str>, String) {
+pub(crate) fn outcome_columns(
+    outcome: &Outcome,
+) -> (&'static str, Option<i64>, Option<&'static str>, String) {
     match outcome {
         Outcome::Passed => ("passed", None, None, String::new()),
         Outcome::Failed { step, reason } => ("failed", Some(i64::from(*step)), None, text(reason)),
@@ -208,10 +216,6 @@ pub(crate) fn text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-pub(crate) fn micros(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
-}
-
 /// A number of ours as a column: none comes near the limit.
 pub(crate) fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -224,7 +228,9 @@ pub(crate) fn damaged(what: String) -> StoreError {
 /// `($1, $2), ($3, $4)` for two rows of two columns.
 pub(crate) fn placeholders(rows: usize, columns: usize) -> String {
     let row = |row: usize| {
-        let names: Vec<String> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
+        let names: Vec<String> = (1..=columns)
+            .map(|column| format!("${}", row * columns + column))
+            .collect();
         format!("({})", names.join(", "))
     };
     (0..rows).map(row).collect::<Vec<_>>().join(", ")

@@ -20,7 +20,10 @@ pub(crate) fn make(prefix: &str) -> Result<String, StoreError> {
         // 248 is 4 * 62: bytes above it would make some letters likelier than others.
         let fair = bytes.iter().filter(|byte| **byte < 248);
         let room = prefix.len() + LENGTH - secret.len();
-        secret.extend(fair.take(room).map(|byte| char::from(LETTERS[usize::from(byte % 62)])));
+        secret.extend(
+            fair.take(room)
+                .map(|byte| char::from(LETTERS[usize::from(byte % 62)])),
+        );
     }
     Ok(secret)
 }
@@ -41,11 +44,17 @@ mod tests {
         let (one, two) = (make("bt_").unwrap(), make("bt_").unwrap());
         assert_ne!(one, two);
         assert_eq!(one.len(), 3 + LENGTH);
-        assert!(one.starts_with("bt_") && one[3..].bytes().all(|byte| byte.is_ascii_alphanumeric()), "{one}");
+        assert!(
+            one.starts_with("bt_") && one[3..].bytes().all(|byte| byte.is_ascii_alphanumeric()),
+            "{one}"
+        );
     }
 
     #[test]
     fn a_hash_is_sha256() {
-        assert_eq!(hash("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            hash("abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
     }
 }

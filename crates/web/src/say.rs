@@ -80,8 +80,11 @@ pub fn bytes(n: u64) -> String {
 pub fn plural(n: u64, one: &str) -> String {
     match n {
         1 => format!("1 {one}"),
-        _ if one.ends_with("ch") => format!("{n} {one}es"),
-        _ => format!("{n} {one}s"),
+        _ => match one.strip_suffix('y') {
+            Some(stem) => format!("{n} {stem}ies"),
+            None if one.ends_with("ch") => format!("{n} {one}es"),
+            None => format!("{n} {one}s"),
+        },
     }
 }
 

@@ -75,6 +75,8 @@ CREATE INDEX builds_by_state ON builds (state, id);
 CREATE INDEX builds_by_builder ON builds (builder, id);
 CREATE INDEX builds_by_repo ON builds (repo, id);
 CREATE INDEX builds_by_commit ON builds (commit_hash, id);
+CREATE INDEX builds_by_builder_state ON builds (builder, state, id);
+CREATE INDEX builds_by_repo_state ON builds (repo, state, id);
 
 CREATE TABLE build_counts (
     state TEXT COLLATE "C" PRIMARY KEY,

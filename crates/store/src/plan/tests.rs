@@ -7,7 +7,14 @@ fn plans() -> impl Strategy<Value = Plan> {
         prop::collection::vec(".*", 0..4).prop_map(Command::Args),
         ".*".prop_map(Command::Shell),
     ];
-    let step = (".*", command, ".*", prop::collection::vec((".*", ".*"), 0..4), any::<u32>(), any::<u32>());
+    let step = (
+        ".*",
+        command,
+        ".*",
+        prop::collection::vec((".*", ".*"), 0..4),
+        any::<u32>(),
+        any::<u32>(),
+    );
     let step = step.prop_map(|(name, command, dir, env, timeout, silence)| StepPlan {
         name,
         command,
@@ -45,6 +52,9 @@ fn the_stored_form_stays() {
 fn commands_are_shown_as_one_would_type_them() {
     let args = |args: &[&str]| typed(&Command::Args(args.iter().map(|&arg| arg.to_owned()).collect()));
     assert_eq!(args(&["go", "test", "./..."]), "go test ./...");
-    assert_eq!(args(&["echo", "a b", "", "it's", "$HOME"]), r"echo 'a b' '' 'it'\''s' '$HOME'");
+    assert_eq!(
+        args(&["echo", "a b", "", "it's", "$HOME"]),
+        r"echo 'a b' '' 'it'\''s' '$HOME'"
+    );
     assert_eq!(typed(&Command::Shell("make | tee x".to_owned())), "make | tee x");
 }

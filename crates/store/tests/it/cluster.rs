@@ -24,41 +24,78 @@ impl Cluster {
     pub async fn start() -> Option<Cluster> {
         if !Path::new(BIN).join("postgres").exists() {
             let missing = format!("no PostgreSQL in {BIN}; install it with `apt-get install postgresql`");
-            assert!(std::env::var("BURROW_TEST_REQUIRE").as_deref() != Ok("1"), "{missing}");
+            assert!(
+                std::env::var("BURROW_TEST_REQUIRE").as_deref() != Ok("1"),
+                "{missing}"
+            );
             eprintln!("SKIPPED: {missing}");
             return None;
         }
-        let dir = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .permissions(PermissionsExt::from_mode(0o755))
+            .tempdir()
+            .unwrap();
         let data = dir.path().join("data");
         std::fs::create_dir(&data).unwrap();
         // PostgreSQL refuses to run as root.
         let user = (number("-u", &[]) == Some(0)).then(|| {
-            let user = (number("-u", &["postgres"]).unwrap(), number("-g", &["postgres"]).unwrap());
+            let user = (
+                number("-u", &["postgres"]).unwrap(),
+                number("-g", &["postgres"]).unwrap(),
+            );
             std::os::unix::fs::chown(&data, Some(user.0), Some(user.1)).unwrap();
             user
         });
         let program = |name: &str| {
             let mut command = Command::new(Path::new(BIN).join(name));
-            command.arg("-D").arg(&data).current_dir(&data).stdout(Stdio::null());
+            command
+                .arg("-D")
+                .arg(&data)
+                .current_dir(&data)
+                .stdout(Stdio::null());
             if let Some((uid, gid)) = user {
                 command.uid(uid).gid(gid);
             }
             command
         };
         let made = program("initdb")
-            .args(["-U", "farm", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"])
+            .args([
+                "-U",
+                "farm",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "--no-sync",
+            ])
             .status()
             .unwrap();
         assert!(made.success(), "initdb: {made}");
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let server = program("postgres")
-            .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
+            .args([
+                "-p",
+                &port.to_string(),
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                "fsync=off",
+            ])
             .arg("-k")
             .arg(&data)
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let cluster = Cluster { server, port, _dir: dir };
+        let cluster = Cluster {
+            server,
+            port,
+            _dir: dir,
+        };
         let deadline = Instant::now() + Duration::from_secs(60);
         while let Err(error) = PgConnection::connect(&cluster.url("postgres")).await {
             assert!(Instant::now() < deadline, "PostgreSQL does not answer: {error}");
@@ -70,7 +107,9 @@ impl Cluster {
     /// Makes an empty database; its address.
     pub async fn database(&self, name: &str) -> String {
         let mut conn = PgConnection::connect(&self.url("postgres")).await.unwrap();
-        conn.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+        conn.execute(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+            .await
+            .unwrap();
         self.url(name)
     }
 
@@ -82,7 +121,9 @@ impl Cluster {
 impl Drop for Cluster {
     /// SIGINT: fast shutdown.
     fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-INT", &self.server.id().to_string()]).status();
+        let _ = Command::new("kill")
+            .args(["-INT", &self.server.id().to_string()])
+            .status();
         let _ = self.server.wait();
     }
 }
@@ -94,14 +135,32 @@ pub async fn opens_and_refuses(cluster: &Cluster) {
     open(&url).await.unwrap().close().await;
 
     let mut conn = PgConnection::connect(&url).await.unwrap();
-    conn.execute("UPDATE _sqlx_migrations SET checksum = 'x' WHERE version = 1").await.unwrap();
-    let Err(error @ OpenError::Foreign { .. }) = open(&url).await else { panic!("opened") };
-    assert!(error.to_string().contains("/other` was set up by migrations that differ"), "{error}");
-    conn.execute("UPDATE _sqlx_migrations SET version = 99").await.unwrap();
-    let Err(error @ OpenError::Newer { found: 99, .. }) = open(&url).await else { panic!("opened") };
-    assert!(error.to_string().contains("run the version that wrote it"), "{error}");
+    conn.execute("UPDATE _sqlx_migrations SET checksum = 'x' WHERE version = 1")
+        .await
+        .unwrap();
+    let Err(error @ OpenError::Foreign { .. }) = open(&url).await else {
+        panic!("opened")
+    };
+    assert!(
+        error
+            .to_string()
+            .contains("/other` was set up by migrations that differ"),
+        "{error}"
+    );
+    conn.execute("UPDATE _sqlx_migrations SET version = 99")
+        .await
+        .unwrap();
+    let Err(error @ OpenError::Newer { found: 99, .. }) = open(&url).await else {
+        panic!("opened")
+    };
+    assert!(
+        error.to_string().contains("run the version that wrote it"),
+        "{error}"
+    );
 
-    let Err(error @ OpenError::Unavailable { .. }) = open(&cluster.url("nowhere")).await else { panic!("opened") };
+    let Err(error @ OpenError::Unavailable { .. }) = open(&cluster.url("nowhere")).await else {
+        panic!("opened")
+    };
     let told = format!("{error} {error:?}");
     assert!(told.contains("/nowhere`") && !told.contains("unused"), "{told}");
     assert!(matches!(open("mysql://x").await, Err(OpenError::Address)));

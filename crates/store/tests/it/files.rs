@@ -16,15 +16,23 @@ async fn open(path: &Path) -> Result<Store, OpenError> {
 
 async fn refused(path: &Path) -> OpenError {
     let before = fs::read(path).ok();
-    let Err(error) = open(path).await else { panic!("opened `{}`", path.display()) };
-    assert_eq!(fs::read(path).ok(), before, "a refused file was changed");
+    let Err(error) = open(path).await else {
+        panic!("opened `{}`", path.display())
+    };
+    assert!(
+        fs::read(path).ok() == before,
+        "the refused `{}` was changed",
+        path.display()
+    );
     let told = error.to_string();
     assert!(told.contains(path.to_str().unwrap()), "{told}");
     error
 }
 
 async fn raw(path: &Path, sql: &'static str) {
-    let mut conn = SqliteConnection::connect(&format!("sqlite:{}?mode=rwc", path.display())).await.unwrap();
+    let mut conn = SqliteConnection::connect(&format!("sqlite:{}?mode=rwc", path.display()))
+        .await
+        .unwrap();
     conn.execute(sql).await.unwrap();
     conn.close().await.unwrap();
 }
@@ -44,15 +52,28 @@ async fn a_store_is_there_after_it_was_closed_or_dropped() {
     assert!(path.is_file());
     {
         let store = open(&path).await.unwrap();
-        store.apply(&[up("m1", 5), created(1, 0, "linux"), started(1, 1, "m1", 6)]).await.unwrap();
+        store
+            .apply(&[up("m1", 5), created(1, 0, "linux"), started(1, 1, "m1", 6)])
+            .await
+            .unwrap();
         // Dropped without a word, as by a kill.
     }
     let store = open(&path).await.unwrap();
-    assert_eq!(store.unfinished().await.unwrap().builds[0].running.as_ref().unwrap().attempt, attempt(1, 1));
+    assert_eq!(
+        store.unfinished().await.unwrap().builds[0]
+            .running
+            .as_ref()
+            .unwrap()
+            .attempt,
+        attempt(1, 1)
+    );
     store.health().await.unwrap();
     store.close().await;
     assert!(matches!(store.health().await, Err(StoreError::Unavailable(_))));
-    assert!(matches!(store.apply(&[up("m2", 5)]).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(
+        store.apply(&[up("m2", 5)]).await,
+        Err(StoreError::Unavailable(_))
+    ));
 }
 
 #[tokio::test]
@@ -89,15 +110,27 @@ async fn a_file_that_cannot_serve_is_refused_and_left_as_it_is() {
     let path = |name: &str| dir.path().join(name);
 
     let none = path("no/farm.db");
-    assert!(refused(&none).await.to_string().ends_with("its folder does not exist; make it"));
+    assert!(
+        refused(&none)
+            .await
+            .to_string()
+            .ends_with("its folder does not exist; make it")
+    );
     fs::create_dir(path("folder")).unwrap();
     assert!(matches!(refused(&path("folder")).await, OpenError::Path { .. }));
 
-    fs::write(path("text"), "not a database, but long enough to be looked at as one".repeat(100)).unwrap();
+    fs::write(
+        path("text"),
+        "not a database, but long enough to be looked at as one".repeat(100),
+    )
+    .unwrap();
     assert!(matches!(refused(&path("text")).await, OpenError::Damaged { .. }));
 
     raw(&path("other"), "CREATE TABLE notes (x)").await;
-    assert!(matches!(refused(&path("other")).await, OpenError::NotAStore { .. }));
+    assert!(matches!(
+        refused(&path("other")).await,
+        OpenError::NotAStore { .. }
+    ));
 
     filled(&path("hole")).await;
     let mut file = fs::OpenOptions::new().write(true).open(path("hole")).unwrap();
@@ -113,21 +146,42 @@ async fn a_file_that_cannot_serve_is_refused_and_left_as_it_is() {
 
     filled(&path("new")).await;
     raw(&path("new"), "UPDATE _sqlx_migrations SET version = 99").await;
-    assert!(matches!(refused(&path("new")).await, OpenError::Newer { found: 99, .. }));
+    assert!(matches!(
+        refused(&path("new")).await,
+        OpenError::Newer { found: 99, .. }
+    ));
 
     filled(&path("foreign")).await;
     raw(&path("foreign"), "UPDATE _sqlx_migrations SET checksum = x'00'").await;
-    assert!(matches!(refused(&path("foreign")).await, OpenError::Foreign { .. }));
+    assert!(matches!(
+        refused(&path("foreign")).await,
+        OpenError::Foreign { .. }
+    ));
 }
 
 #[tokio::test]
 async fn what_contradicts_itself_is_told_not_guessed() {
     for (sql, told) in [
-        ("UPDATE builds SET outcome_detail = 'x'", "build 1: its outcome columns do not fit `passed`"),
-        ("UPDATE builds SET commit_hash = 'x'", "`x` is not a full git hash"),
-        ("UPDATE attempts SET plan = '{'", "the plan of attempt 1.1 is not readable"),
-        ("UPDATE steps SET idx = 1", "step 1.1.1 does not fit its attempt's plan"),
-        ("UPDATE attempts SET outcome_cause = 'moon'", "attempt 1.1: `moon` is no cause"),
+        (
+            "UPDATE builds SET outcome_detail = 'x'",
+            "build 1: its outcome columns do not fit `passed`",
+        ),
+        (
+            "UPDATE builds SET commit_hash = 'x'",
+            "`x` is not a full git hash",
+        ),
+        (
+            "UPDATE attempts SET plan = '{'",
+            "the plan of attempt 1.1 is not readable",
+        ),
+        (
+            "UPDATE steps SET idx = 1",
+            "step 1.1.1 does not fit its attempt's plan",
+        ),
+        (
+            "UPDATE attempts SET outcome_cause = 'moon'",
+            "attempt 1.1: `moon` is no cause",
+        ),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("farm.db");
@@ -145,7 +199,9 @@ async fn what_contradicts_itself_is_told_not_guessed() {
             .await
             .unwrap();
         store.close().await;
-        let mut conn = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+        let mut conn = SqliteConnection::connect(&format!("sqlite:{}", path.display()))
+            .await
+            .unwrap();
         conn.execute("PRAGMA foreign_keys = OFF").await.unwrap();
         conn.execute("INSERT INTO commits SELECT repo, 'x', parents, author_name, author_email, author_time, commit_time, title, message, search FROM commits WHERE title LIKE '%_0'").await.unwrap();
         conn.execute(sql).await.unwrap();
@@ -164,12 +220,16 @@ async fn two_handles_on_one_file_do_not_lease_a_machine_twice() {
     let path = dir.path().join("farm.db");
     let (one, two) = (open(&path).await.unwrap(), open(&path).await.unwrap());
     with_history(&one, 40).await;
-    one.apply(&(0..40).map(|n| created(n + 1, n, "linux")).collect::<Vec<_>>()).await.unwrap();
+    one.apply(&(0..40).map(|n| created(n + 1, n, "linux")).collect::<Vec<_>>())
+        .await
+        .unwrap();
     for n in (1..=40).step_by(2) {
         let (a, b) = ([started(n, 1, "m1", 9)], [started(n + 1, 1, "m1", 9)]);
         let (a, b) = tokio::join!(one.apply(&a), two.apply(&b));
         let (winner, loser) = if a.is_ok() { (n, b) } else { (n + 1, a) };
         assert!(matches!(loser, Err(StoreError::Conflict(_))), "{loser:?}");
-        one.apply(&[ended(winner, 1, 10, runner::Outcome::Passed)]).await.unwrap();
+        one.apply(&[ended(winner, 1, 10, runner::Outcome::Passed)])
+            .await
+            .unwrap();
     }
 }

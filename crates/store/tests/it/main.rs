@@ -38,7 +38,9 @@ async fn the_contract_holds_on_sqlite() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_contract_holds_on_postgres() {
-    let Some(cluster) = cluster::Cluster::start().await else { return };
+    let Some(cluster) = cluster::Cluster::start().await else {
+        return;
+    };
     let mut n = 0;
     run_all("postgres", async || {
         n += 1;

@@ -56,7 +56,10 @@ pub fn commit(depth: u64, fork: u64, forked_at: u64) -> CommitRow {
 
 /// Commits `lowest..=head`, newest first; from `forked_at` on they are of another history.
 pub fn line(lowest: u64, head: u64, fork: u64, forked_at: u64) -> Vec<CommitRow> {
-    (lowest..=head).rev().map(|depth| commit(depth, fork, forked_at)).collect()
+    (lowest..=head)
+        .rev()
+        .map(|depth| commit(depth, fork, forked_at))
+        .collect()
 }
 
 pub fn plan() -> Plan {
@@ -76,11 +79,17 @@ pub fn plan() -> Plan {
 }
 
 pub fn attempt(build: u64, n: u32) -> AttemptId {
-    AttemptId { build: BuildId(build), n }
+    AttemptId {
+        build: BuildId(build),
+        n,
+    }
 }
 
 pub fn step(build: u64, n: u32, index: u32) -> StepId {
-    StepId { attempt: attempt(build, n), index }
+    StepId {
+        attempt: attempt(build, n),
+        index,
+    }
 }
 
 pub fn created(build: u64, depth: u64, name: &str) -> Write {
@@ -96,7 +105,13 @@ pub fn created(build: u64, depth: u64, name: &str) -> Write {
 
 pub fn started(build: u64, n: u32, on: &str, secs: i64) -> Write {
     let attempt = attempt(build, n);
-    Write::AttemptStarted { attempt, machine: machine(on), host_type: host(), at: at(secs), plan: plan() }
+    Write::AttemptStarted {
+        attempt,
+        machine: machine(on),
+        host_type: host(),
+        at: at(secs),
+        plan: plan(),
+    }
 }
 
 pub fn step_started(step: StepId, secs: i64) -> Write {
@@ -105,20 +120,39 @@ pub fn step_started(step: StepId, secs: i64) -> Write {
 
 pub fn step_ended(step: StepId, secs: i64, ok: bool) -> Write {
     let state = if ok { "ok" } else { "exit status 1" };
-    Write::StepEnded { step, at: at(secs), ok, state: state.to_owned() }
+    Write::StepEnded {
+        step,
+        at: at(secs),
+        ok,
+        state: state.to_owned(),
+    }
 }
 
 pub fn ended(build: u64, n: u32, secs: i64, outcome: Outcome) -> Write {
-    Write::AttemptEnded { attempt: attempt(build, n), at: at(secs), outcome }
+    Write::AttemptEnded {
+        attempt: attempt(build, n),
+        at: at(secs),
+        outcome,
+    }
 }
 
 pub fn waiting(build: u64, secs: i64, tries_left: u32) -> Write {
     let (not_before, why) = (Some(at(secs + 60)), "lost".to_owned());
-    Write::BuildWaiting { build: BuildId(build), since: at(secs), not_before, tries_left, why }
+    Write::BuildWaiting {
+        build: BuildId(build),
+        since: at(secs),
+        not_before,
+        tries_left,
+        why,
+    }
 }
 
 pub fn done(build: u64, secs: i64, outcome: Outcome) -> Write {
-    Write::BuildDone { build: BuildId(build), at: at(secs), outcome }
+    Write::BuildDone {
+        build: BuildId(build),
+        at: at(secs),
+        outcome,
+    }
 }
 
 pub fn up(name: &str, secs: i64) -> Write {
@@ -129,22 +163,47 @@ pub fn up(name: &str, secs: i64) -> Write {
         address: "[::1]:1".to_owned(),
         resumable: true,
     };
-    Write::MachineUp { machine: machine(name), host_type: host(), at: at(secs), facts }
+    Write::MachineUp {
+        machine: machine(name),
+        host_type: host(),
+        at: at(secs),
+        facts,
+    }
 }
 
 pub fn down(name: &str, secs: i64) -> Write {
-    Write::MachineDown { machine: machine(name), at: at(secs), why: "unplugged".to_owned() }
+    Write::MachineDown {
+        machine: machine(name),
+        at: at(secs),
+        why: "unplugged".to_owned(),
+    }
 }
 
 pub fn failed() -> Outcome {
-    Outcome::Failed { step: 1, reason: "step `test`: exit status 1".to_owned() }
+    Outcome::Failed {
+        step: 1,
+        reason: "step `test`: exit status 1".to_owned(),
+    }
 }
 
 pub fn lost(cause: InfraCause) -> Outcome {
-    Outcome::Infra { cause, detail: "the machine is\0gone".to_owned() }
+    Outcome::Infra {
+        cause,
+        detail: "the machine is\0gone".to_owned(),
+    }
 }
 
 /// Commits 0 to `head` on `main`, all of them to be built.
 pub async fn with_history(store: &Store, head: u64) {
-    store.record_branch(&repo(), &branch("main"), &line(0, head, 0, 0), head, head + 1, at(1)).await.unwrap();
+    store
+        .record_branch(
+            &repo(),
+            &branch("main"),
+            &line(0, head, 0, 0),
+            head,
+            head + 1,
+            at(1),
+        )
+        .await
+        .unwrap();
 }
