@@ -22,10 +22,16 @@ pub async fn status(global: &Global) -> Result<Exit, Failure> {
     let running = server.builds(&[("status", "running".to_owned())]).await?;
     let waiting = server.builds(&[("status", "waiting".to_owned())]).await?;
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["WHAT", "STATE", "FOUND"]);
+    table
+        .load_style(presets::NOTHING)
+        .set_header(["WHAT", "STATE", "FOUND"]);
     for item in page.get("items").and_then(Value::as_array).into_iter().flatten() {
         let word = |key: &str| show::plain(item.get(key).and_then(Value::as_str).unwrap_or_default());
-        let state = if item.get("ok") == Some(&Value::Bool(true)) { "ok" } else { "trouble" };
+        let state = if item.get("ok") == Some(&Value::Bool(true)) {
+            "ok"
+        } else {
+            "trouble"
+        };
         table.add_row(vec![word("name"), state.to_owned(), word("text")]);
     }
     println!("{table}\n");
@@ -70,20 +76,35 @@ pub async fn logs(global: &Global, asked: &Logs) -> Result<Exit, Failure> {
         let latest = detail.attempts.iter().max_by_key(|attempt| attempt.n);
         let attempt = match asked.attempt {
             None => latest,
-            Some(n) => Some(detail.attempts.iter().find(|attempt| attempt.n == n).ok_or_else(|| {
-                Failure::new(format!("build {build} has no attempt {n}, it has {}", detail.attempts.len()))
-            })?),
+            Some(n) => Some(
+                detail
+                    .attempts
+                    .iter()
+                    .find(|attempt| attempt.n == n)
+                    .ok_or_else(|| {
+                        Failure::new(format!(
+                            "build {build} has no attempt {n}, it has {}",
+                            detail.attempts.len()
+                        ))
+                    })?,
+            ),
         };
         let Some(attempt) = attempt else {
             if asked.follow && !detail.build.is_done() {
                 tokio::time::sleep(EVERY).await;
                 continue;
             }
-            return Err(Failure::new(format!("build {build} is {} and has printed nothing", show::plain(&detail.build.status)))
-                .hint("`--follow` waits for it"));
+            return Err(Failure::new(format!(
+                "build {build} is {} and has printed nothing",
+                show::plain(&detail.build.status)
+            ))
+            .hint("`--follow` waits for it"));
         };
-        let steps: Vec<_> =
-            attempt.steps.iter().filter(|step| asked.step.is_none_or(|wanted| wanted == step.index)).collect();
+        let steps: Vec<_> = attempt
+            .steps
+            .iter()
+            .filter(|step| asked.step.is_none_or(|wanted| wanted == step.index))
+            .collect();
         if let (Some(step), true) = (asked.step, steps.is_empty()) {
             return Err(Failure::new(format!(
                 "attempt {} of build {build} has no step {step}, it has {}",
@@ -112,7 +133,11 @@ pub async fn logs(global: &Global, asked: &Logs) -> Result<Exit, Failure> {
         }
         if detail.build.is_done() {
             eprintln!("{}", show::built(&detail.build));
-            return Ok(if detail.build.passed() { Exit::Done } else { Exit::BuildFailed });
+            return Ok(if detail.build.passed() {
+                Exit::Done
+            } else {
+                Exit::BuildFailed
+            });
         }
         tokio::time::sleep(EVERY).await;
     }
@@ -177,15 +202,27 @@ async fn wait(global: &Global, server: &Server, ids: &[u64]) -> Result<Exit, Fai
         ended.push(build);
     }
     if global.json {
-        let list: Vec<Value> =
-            ended.iter().map(|build| serde_json::json!({ "build": build.id, "state": build.status })).collect();
+        let list: Vec<Value> = ended
+            .iter()
+            .map(|build| serde_json::json!({ "build": build.id, "state": build.status }))
+            .collect();
         println!("{}", Value::from(list));
     }
-    Ok(if ended.iter().all(Build::passed) { Exit::Done } else { Exit::BuildFailed })
+    Ok(if ended.iter().all(Build::passed) {
+        Exit::Done
+    } else {
+        Exit::BuildFailed
+    })
 }
 
 /// Prints what there is of a log from `offset` on; how many bytes that was.
-async fn print_log(server: &Server, build: u64, attempt: u32, step: u32, offset: u64) -> Result<u64, Failure> {
+async fn print_log(
+    server: &Server,
+    build: u64,
+    attempt: u32,
+    step: u32,
+    offset: u64,
+) -> Result<u64, Failure> {
     let mut answer = server.log(build, attempt, step, offset).await?;
     let mut out = std::io::stdout().lock();
     let mut printed = 0;

@@ -55,9 +55,15 @@ pub fn prepare(state: &Path, global: &Global, defaults: &Defaults) -> Result<Fou
 fn make_repository(dir: &Path) -> Result<(), Failure> {
     let repo = dir.join(REPO);
     git::git(dir, &["init", "--quiet", "--bare", "--initial-branch=main", REPO])?;
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let now = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
-    git::git_with_input(&repo, &["fast-import", "--quiet", "--done"], stream(now).as_bytes())?;
+    git::git_with_input(
+        &repo,
+        &["fast-import", "--quiet", "--done"],
+        stream(now).as_bytes(),
+    )?;
     Ok(())
 }
 
@@ -70,14 +76,21 @@ fn stream(now: i64) -> String {
         let time = now - commit.minutes_ago * 60;
         let text = |text: &str| format!("data {}\n{text}\n", text.len());
         let _ = writeln!(out, "commit refs/heads/{}\nmark :{mark}", commit.branch);
-        let _ = writeln!(out, "author {0} {time} +0000\ncommitter {0} {time} +0000", commit.author);
+        let _ = writeln!(
+            out,
+            "author {0} {time} +0000\ncommitter {0} {time} +0000",
+            commit.author
+        );
         out.push_str(&text(commit.message));
-        match heads.get(commit.branch).or_else(|| heads.get("main")) {
-            Some(parent) => _ = writeln!(out, "from :{parent}"),
-            None => {}
+        if let Some(parent) = heads.get(commit.branch).or_else(|| heads.get("main")) {
+            _ = writeln!(out, "from :{parent}");
         }
         for (path, content) in commit.files {
-            let mode = if content.starts_with("#!") { "100755" } else { "100644" };
+            let mode = if content.starts_with("#!") {
+                "100755"
+            } else {
+                "100644"
+            };
             let _ = write!(out, "M {mode} inline {path}\n{}", text(content));
         }
         heads.insert(commit.branch, mark);
@@ -157,14 +170,20 @@ const COMMITS: &[Commit] = &[
         author: MEI,
         minutes_ago: 3000,
         message: "counter: count in a file\n\nSo that runs can be numbered.\n",
-        files: &[("lib/counter.sh", COUNTER_RACY), ("tests/counter.sh", TEST_COUNTER)],
+        files: &[
+            ("lib/counter.sh", COUNTER_RACY),
+            ("tests/counter.sh", TEST_COUNTER),
+        ],
     },
     Commit {
         branch: "main",
         author: ADA,
         minutes_ago: 2880,
         message: "README: how to run the tests\n",
-        files: &[("README.md", "# widget\n\nSmall text tools in plain shell.\n\nTests: `./ci/build && ./ci/test`\n")],
+        files: &[(
+            "README.md",
+            "# widget\n\nSmall text tools in plain shell.\n\nTests: `./ci/build && ./ci/test`\n",
+        )],
     },
     Commit {
         branch: "main",
@@ -192,7 +211,10 @@ const COMMITS: &[Commit] = &[
         author: ADA,
         minutes_ago: 1450,
         message: "README: name the release\n",
-        files: &[("README.md", "# widget 1.0\n\nSmall text tools in plain shell.\n\nTests: `./ci/build && ./ci/test`\n")],
+        files: &[(
+            "README.md",
+            "# widget 1.0\n\nSmall text tools in plain shell.\n\nTests: `./ci/build && ./ci/test`\n",
+        )],
     },
     Commit {
         branch: "main",
@@ -220,7 +242,10 @@ const COMMITS: &[Commit] = &[
         author: TOM,
         minutes_ago: 200,
         message: "wrap: say what it does\n",
-        files: &[("README.md", "# widget\n\nSmall text tools in plain shell: slug, wrap, counter, table, cache.\n\nTests: `./ci/build && ./ci/test`\n")],
+        files: &[(
+            "README.md",
+            "# widget\n\nSmall text tools in plain shell: slug, wrap, counter, table, cache.\n\nTests: `./ci/build && ./ci/test`\n",
+        )],
     },
     Commit {
         branch: "main",
@@ -374,10 +399,20 @@ mod tests {
     #[test]
     fn paths_with_quotes_survive_the_configuration() {
         let text = configuration(Path::new(r#"/tmp/a "b" \c/widget.git"#), "linux-amd64");
-        let files = [config::SourceFile { name: "burrow.toml".into(), text }];
-        let defaults = Defaults { cpus: 2, os_arch: "linux-amd64".into(), state_dir: "/tmp".into() };
+        let files = [config::SourceFile {
+            name: "burrow.toml".into(),
+            text,
+        }];
+        let defaults = Defaults {
+            cpus: 2,
+            os_arch: "linux-amd64".into(),
+            state_dir: "/tmp".into(),
+        };
         let checked = config::Config::check(&files, &defaults).unwrap();
-        assert_eq!(checked.config.repos.values().next().unwrap().url, r#"/tmp/a "b" \c/widget.git"#);
+        assert_eq!(
+            checked.config.repos.values().next().unwrap().url,
+            r#"/tmp/a "b" \c/widget.git"#
+        );
         assert_eq!(checked.config.builders.len(), 2);
     }
 
@@ -387,8 +422,16 @@ mod tests {
         make_repository(dir.path()).unwrap();
         let repo = dir.path().join(REPO);
         assert_eq!(git::line(&repo, &["rev-list", "--count", "main"]).unwrap(), "12");
-        assert_eq!(git::line(&repo, &["rev-list", "--count", "main..release/1.0"]).unwrap(), "2");
-        assert_eq!(git::line(&repo, &["merge-base", "main", "release/1.0"]).unwrap().len(), 40);
+        assert_eq!(
+            git::line(&repo, &["rev-list", "--count", "main..release/1.0"]).unwrap(),
+            "2"
+        );
+        assert_eq!(
+            git::line(&repo, &["merge-base", "main", "release/1.0"])
+                .unwrap()
+                .len(),
+            40
+        );
         git::git(&repo, &["fsck", "--strict"]).unwrap();
     }
 }

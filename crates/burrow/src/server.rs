@@ -106,7 +106,10 @@ impl Server {
             Some(url) => Server::at(url, global.token.clone().or_else(token)),
             None => {
                 let own = told();
-                let token = global.token.clone().or_else(|| own.as_ref().and_then(|_| token()));
+                let token = global
+                    .token
+                    .clone()
+                    .or_else(|| own.as_ref().and_then(|_| token()));
                 Server::at(own.as_deref().unwrap_or(DEFAULT_URL), token)
             }
         }
@@ -118,11 +121,18 @@ impl Server {
                 .hint("wanted http://HOST:PORT or https://HOST")
         };
         let parsed = reqwest::Url::parse(url).map_err(|_| wrong())?;
-        if !matches!(parsed.scheme(), "http" | "https") || parsed.host().is_none() || !parsed.username().is_empty() {
+        if !matches!(parsed.scheme(), "http" | "https")
+            || parsed.host().is_none()
+            || !parsed.username().is_empty()
+        {
             return Err(wrong());
         }
-        if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
-            return Err(Failure::usage("the token holds what no token holds").hint("wanted `bt_` and letters and digits"));
+        if token
+            .as_ref()
+            .is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic()))
+        {
+            return Err(Failure::usage("the token holds what no token holds")
+                .hint("wanted `bt_` and letters and digits"));
         }
         let http = reqwest::Client::builder()
             .connect_timeout(DEADLINE)
@@ -131,7 +141,11 @@ impl Server {
             .user_agent(concat!("burrow/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Failure::new(format!("cannot set up HTTP: {error}")))?;
-        Ok(Server { url: url.trim_end_matches('/').to_owned(), token, http })
+        Ok(Server {
+            url: url.trim_end_matches('/').to_owned(),
+            token,
+            http,
+        })
     }
 
     pub async fn builds(&self, query: &[(&str, String)]) -> Result<Vec<Build>, Failure> {
@@ -160,9 +174,13 @@ impl Server {
 
     /// A step's log from byte `offset` on, as it stands; to be read in pieces.
     pub async fn log(&self, build: u64, attempt: u32, step: u32, offset: u64) -> Result<Response, Failure> {
-        let query =
-            [("attempt", attempt.to_string()), ("step", step.to_string()), ("offset", offset.to_string())];
-        self.send(Method::GET, &format!("/build/{build}/log"), &query).await
+        let query = [
+            ("attempt", attempt.to_string()),
+            ("step", step.to_string()),
+            ("offset", offset.to_string()),
+        ];
+        self.send(Method::GET, &format!("/build/{build}/log"), &query)
+            .await
     }
 
     /// What is wrong when an answer breaks off.
@@ -201,7 +219,9 @@ impl Server {
             }
             serde_json::from_slice(&text).map_err(|error| self.strange(path, &error.to_string()))
         };
-        tokio::time::timeout(DEADLINE, read).await.unwrap_or_else(|_| Err(self.silent()))
+        tokio::time::timeout(DEADLINE, read)
+            .await
+            .unwrap_or_else(|_| Err(self.silent()))
     }
 
     /// The farm's own words where it has some.
@@ -237,13 +257,20 @@ impl Server {
     }
 
     fn away(&self, why: &str) -> Failure {
-        let failure = Failure::new(format!("no farm answers at {}: {why}", self.url))
-            .hint("is `burrow up` running? another address: --server URL, or --state-dir DIR of the farm here");
-        Failure { exit: Exit::NotReachable, ..failure }
+        let failure = Failure::new(format!("no farm answers at {}: {why}", self.url)).hint(
+            "is `burrow up` running? another address: --server URL, or --state-dir DIR of the farm here",
+        );
+        Failure {
+            exit: Exit::NotReachable,
+            ..failure
+        }
     }
 
     fn strange(&self, path: &str, why: &str) -> Failure {
-        Failure::new(format!("cannot make sense of the answer of {}{path}: {why}", self.url))
-            .hint("is it a burrow, and of the same version as this program?")
+        Failure::new(format!(
+            "cannot make sense of the answer of {}{path}: {why}",
+            self.url
+        ))
+        .hint("is it a burrow, and of the same version as this program?")
     }
 }

@@ -441,15 +441,29 @@ fn spec(plan: &StepPlan) -> ExecSpec {
             let cmd = words.next().unwrap_or_default();
             // People mean it from the step's folder; the buildlet takes it from the working directory.
             let relative = cmd.contains('/') && !cmd.starts_with('/');
-            let cmd = if relative { format!("{}/{cmd}", plan.dir) } else { cmd };
+            let cmd = if relative {
+                format!("{}/{cmd}", plan.dir)
+            } else {
+                cmd
+            };
             (cmd, words.collect(), false)
         }
-        Command::Shell(text) => {
-            ("/bin/sh".to_owned(), vec!["-e".to_owned(), "-c".to_owned(), text.clone()], true)
-        }
+        Command::Shell(text) => (
+            "/bin/sh".to_owned(),
+            vec!["-e".to_owned(), "-c".to_owned(), text.clone()],
+            true,
+        ),
     };
     let (dir, env) = (plan.dir.clone(), plan.env.clone());
-    ExecSpec { cmd, args, dir, env, path: Vec::new(), system, debug: false }
+    ExecSpec {
+        cmd,
+        args,
+        dir,
+        env,
+        path: Vec::new(),
+        system,
+        debug: false,
+    }
 }
 
 /// Turns what pools say into the core's inputs and the drivers' links. Ends when every pool has.

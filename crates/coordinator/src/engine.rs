@@ -57,17 +57,29 @@ pub struct Published {
 
 pub type Board = Arc<RwLock<Arc<Published>>>;
 
-/// Runs until `stop`. An error is a broken invariant: the service must not go on.
+/// What the engine drives the core with.
+pub struct Engine {
+    pub store: Store,
+    pub clock: Clock,
+    pub inputs: mpsc::Receiver<Input>,
+    pub drivers: Drivers,
+    pub board: Board,
+}
+
+/// Runs until `stop`; `first` is what restoring the core gave. An error is a broken invariant: the service must not go on.
 pub async fn run(
     mut farm: Farm,
     first: farm::Step,
-    store: Store,
-    clock: Clock,
-    mut inputs: mpsc::Receiver<Input>,
-    mut drivers: Drivers,
-    board: Board,
+    engine: Engine,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let Engine {
+        store,
+        clock,
+        mut inputs,
+        mut drivers,
+        board,
+    } = engine;
     commit(&store, &first.writes, &board, &stop).await?;
     drivers.perform(first.effects);
     let mut explained = Duration::ZERO;

@@ -121,16 +121,14 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         &mut parts,
     )?;
     drop(pool_events);
-    parts.spawn(engine::run(
-        farm,
-        first,
-        store.clone(),
+    let engine = engine::Engine {
+        store: store.clone(),
         clock,
-        from_all,
+        inputs: from_all,
         drivers,
-        board.clone(),
-        stop.clone(),
-    ));
+        board: board.clone(),
+    };
+    parts.spawn(engine::run(farm, first, engine, stop.clone()));
     parts.spawn(mirror.clone().run(stop.clone()));
     let watch = watch::Watch {
         config: holds.clone(),

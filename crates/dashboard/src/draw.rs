@@ -24,7 +24,7 @@ fn short(hash: &str) -> &str {
 
 /// A sign, a word and a colour for each state: none of them alone.
 fn badge(status: &str) -> Markup {
-    html! { span class={"badge " (status)} { (sign(status)) " " (status) } }
+    html! { span class={"state chip " (status)} { (sign(status)) " " (status) } }
 }
 
 fn sign(status: &str) -> &'static str {
@@ -41,7 +41,7 @@ fn sign(status: &str) -> &'static str {
 
 fn cell(view: &Option<BuildView>) -> Markup {
     let Some(build) = view else {
-        return html! { td.cell.none title="no build" { "·" } };
+        return html! { td { span.cell title="no build" { "·" } } };
     };
     let took = if build.took_ms > 0 {
         format!(", {}", duration(build.took_ms))
@@ -57,8 +57,8 @@ fn cell(view: &Option<BuildView>) -> Markup {
         build.reason
     );
     html! {
-        td class={"cell " (build.status)} title=(title) {
-            a href={"/build/" (build.id)} aria-label=(title) { (sign(build.status)) @if build.flaky { sup { "~" } } }
+        td {
+            a class={"cell " (build.status)} href={"/build/" (build.id)} title=(title) aria-label=(title) { (sign(build.status)) @if build.flaky { sup { "~" } } }
         }
     }
 }
@@ -66,7 +66,7 @@ fn cell(view: &Option<BuildView>) -> Markup {
 pub fn farm(view: &FarmPage, now: Timestamp) -> Page {
     let body = html! {
         h1 { "Farm" }
-        p.facts {
+        p.say {
             a href="/builds?status=running" { (view.running) " running" } " · "
             a href="/queue" { (view.waiting) " waiting" } " · "
             a href="/machines" { (view.machines) " machines connected" }
@@ -78,8 +78,8 @@ pub fn farm(view: &FarmPage, now: Timestamp) -> Page {
             section {
                 h2 { a href={"/repo/" (segment(&repo.name))} { (repo.name) } }
                 @if let Some(error) = &repo.error { p.trouble { "The mirror is behind: " (error) } }
-                @else if let Some(at) = repo.fetched { p.facts { "fetched " (when(now, at)) } }
-                @else { p.facts { "being fetched for the first time" } }
+                @else if let Some(at) = repo.fetched { p.say { "fetched " (when(now, at)) } }
+                @else { p.say { "being fetched for the first time" } }
                 @if repo.branches.is_empty() && repo.fetched.is_some() {
                     p.empty { "It has no commit on a tracked branch." }
                 }
@@ -91,7 +91,7 @@ pub fn farm(view: &FarmPage, now: Timestamp) -> Page {
                                     th scope="row" { a href={"/repo/" (segment(&repo.name)) "/" (branch.name)} { (branch.name) } }
                                     td { code { (short(&branch.head.hash)) } " " (branch.head.title) }
                                     td.states {
-                                        @if branch.cells.is_empty() { span.facts { "no build yet" } }
+                                        @if branch.cells.is_empty() { span.say { "no build yet" } }
                                         @for build in &branch.cells {
                                             a href={"/build/" (build.id)} title=(build.builder) { (badge(build.status)) }
                                         }
@@ -117,7 +117,7 @@ pub fn grid(view: &GridView, now: Timestamp) -> Page {
     }
     let body = html! {
         h1 { (view.repo) " " small { (view.branch) } }
-        nav.branches aria-label="Branches" {
+        nav.tabs aria-label="Branches" {
             @for branch in &view.branches {
                 a href={"/repo/" (segment(&view.repo)) "/" (branch)} aria-current=[(branch == &view.branch).then_some("page")] { (branch) }
             }
@@ -125,14 +125,14 @@ pub fn grid(view: &GridView, now: Timestamp) -> Page {
         @if let Some(trouble) = &view.trouble { p.trouble { "The mirror is behind: " (trouble) } }
         @if view.rows.is_empty() { p.empty { "This branch has no commit yet." } }
         @else {
-            div.grid tabindex="0" {
-                table {
+            div.grid-box tabindex="0" {
+                table.grid.roomy {
                     thead {
-                        tr {
-                            th.commit rowspan="2" scope="col" { "Commit" }
+                        tr.groups {
+                            th.corner rowspan="2" scope="col" { "Commit" }
                             @for (group, n) in &groups { th colspan=(n) scope="colgroup" { (group) } }
                         }
-                        tr {
+                        tr.names {
                             @for builder in &view.builders {
                                 th scope="col" title=[builder.known_issue.as_deref()] {
                                     a href={"/builder/" (segment(&builder.name))} { span { (builder.name) } }
@@ -144,9 +144,11 @@ pub fn grid(view: &GridView, now: Timestamp) -> Page {
                         @for row in &view.rows {
                             tr {
                                 th.commit scope="row" {
-                                    a href={"/search?q=" (row.commit.hash)} { code { (short(&row.commit.hash)) } }
-                                    span.title title=(row.commit.title) { (row.commit.title) }
-                                    span.who { (row.commit.author) " · " (when(now, row.commit.time)) }
+                                    div {
+                                        a href={"/search?q=" (row.commit.hash)} { code { (short(&row.commit.hash)) } }
+                                        span.title title=(row.commit.title) { (row.commit.title) }
+                                        span.by { (row.commit.author) " · " (when(now, row.commit.time)) }
+                                    }
                                 }
                                 @for one in &row.cells { (cell(one)) }
                             }
@@ -174,8 +176,8 @@ pub fn build(view: &BuildPage, now: Timestamp) -> Page {
     let over = !matches!(build.status, "waiting" | "running");
     let body = html! {
         h1 { (badge(build.status)) " build " (build.id) }
-        p.lead { code { (short(&view.commit.hash)) } " " (view.commit.title) span.who { " · " (view.commit.author) " · " (when(now, view.commit.time)) } }
-        p.facts {
+        p.lead { code { (short(&view.commit.hash)) } " " (view.commit.title) span.by { " · " (view.commit.author) " · " (when(now, view.commit.time)) } }
+        p.say {
             a href={"/repo/" (segment(&build.repo))} { (build.repo) } " · "
             a href={"/builder/" (segment(&build.builder))} { (build.builder) }
             @for branch in &view.branches { " · " a href={"/repo/" (segment(&build.repo)) "/" (branch)} { (branch) } }
@@ -192,11 +194,11 @@ pub fn build(view: &BuildPage, now: Timestamp) -> Page {
                 input type="hidden" name="proof" value=(view.proof);
                 button { @if over { "Retry" } @else { "Cancel" } }
             }
-        } @else { p.facts { a href={"/signin?to=/build/" (build.id)} { "Sign in" } " to retry or cancel" } }
+        } @else { p.say { a href={"/signin?to=/build/" (build.id)} { "Sign in" } " to retry or cancel" } }
         @for attempt in view.attempts.iter().rev() {
             section.attempt {
                 h2 { "Attempt " (attempt.n) " " (badge(attempt.status)) }
-                p.facts { "on " a href="/machines" { (attempt.machine) } " · started " (when(now, attempt.started))
+                p.say { "on " a href="/machines" { (attempt.machine) } " · started " (when(now, attempt.started))
                     @if let Some(ended) = attempt.ended { " · took " (duration(((ended - attempt.started).max(0) / 1000) as u64)) } }
                 @if !attempt.reason.is_empty() { p.reason { (attempt.reason) } }
                 table.list {
@@ -210,7 +212,7 @@ pub fn build(view: &BuildPage, now: Timestamp) -> Page {
                                     (Some(true), _) => span.passed { "✓ " (step.state) },
                                     (Some(false), _) => span.failed { "✗ " (step.state) },
                                     (None, Some(_)) => "running",
-                                    (None, None) => span.facts { "not run" },
+                                    (None, None) => span.say { "not run" },
                                 } }
                                 td { @if let (Some(from), Some(to)) = (step.started, step.ended) { (duration(((to - from).max(0) / 1000) as u64)) } }
                             }
@@ -220,22 +222,21 @@ pub fn build(view: &BuildPage, now: Timestamp) -> Page {
             }
         }
         @if !view.logs.is_empty() {
-            p.pages { a href={"/build/" (build.id) "/log"} { "raw log" } a href={"/build/" (build.id) "/log?download=1"} { "download" } a href="#failure" { "first failing line" } }
+            p.pages { a href={"/build/" (build.id) "/log"} { "raw log" } a href={"/build/" (build.id) "/log?download=1"} { "download" } }
         }
-        @let mut found = false;
         @for log in &view.logs {
-            section.log {
-                h2 { "Log of " (log.step) }
-                @if log.skipped > 0 { p.facts { "The first " (web::bytes(log.skipped)) " are in the raw log." } }
+            @let first = log.text.lines().position(ansi::is_failure);
+            section {
+                h2 { "Log of " (log.step) @if first.is_some() { " " a.say href={"#s" (log.index) "fail"} { "first failing line" } } }
+                @if log.skipped > 0 { p.say { "The first " (web::bytes(log.skipped)) " are in the raw log." } }
                 @if log.text.is_empty() && !log.live { p.empty { "It printed nothing." } }
-                pre data-live=[log.live.then(|| format!("/build/{}/log/events?step={}&offset={}", build.id, log.index, log.len))] {
-                    @for (n, text) in log.text.lines().enumerate() {
-                        @let failing = ansi::is_failure(text);
-                        @let first = failing && !found;
-                        @let _ = { found |= failing; };
-                        span.line id=[first.then_some("failure")] {
-                            a.n id={"s" (log.index) "l" (n + 1)} href={"#s" (log.index) "l" (n + 1)} { (n + 1) }
-                            span class=[failing.then_some("bad")] { (ansi::line(text)) "\n" }
+                @else {
+                    pre.lines data-events=[log.live.then(|| format!("/build/{}/log/events?step={}&offset={}", build.id, log.index, log.len))] {
+                        @for (n, text) in log.text.lines().enumerate() {
+                            span.row id=[(first == Some(n)).then(|| format!("s{}fail", log.index))] {
+                                a.n id={"s" (log.index) "l" (n + 1)} href={"#s" (log.index) "l" (n + 1)} { (n + 1) }
+                                span class=[ansi::is_failure(text).then_some("bad")] { (ansi::line(text)) "\n" }
+                            }
                         }
                     }
                 }
@@ -273,7 +274,7 @@ fn table(builds: &[BuildView], now: Timestamp) -> Markup {
 pub fn builds(view: &BuildsPage, now: Timestamp) -> Page {
     let body = html! {
         h1 { (view.heading) }
-        nav.branches aria-label="States" {
+        nav.tabs aria-label="States" {
             a href="/builds" { "all" }
             @for status in store::read::Status::ALL { a href={"/builds?status=" (status.as_str())} { (status.as_str()) } }
         }
@@ -318,7 +319,7 @@ pub fn machines(view: &MachinesPage, now: Timestamp) -> Page {
         @for host in &view.host_types {
             section {
                 h2 { (host.name) " " small { (host.pool) } }
-                p.facts { (host.connected) " of " (host.expected) " connected"
+                p.say { (host.connected) " of " (host.expected) " connected"
                     @if host.connected < host.expected { strong.failed { " · " (host.expected - host.connected) " missing" } } }
                 @if !host.machines.is_empty() {
                     table.list {
@@ -377,7 +378,7 @@ pub fn status(view: &StatusPage) -> Page {
             }
         }
         h2 { "Builds" }
-        p.facts { @for (name, count) in &view.counts { (count) " " (name) " · " } }
+        p.say { @for (name, count) in &view.counts { (count) " " (name) " · " } }
     };
     page("Status", Section::Status, true, body)
 }

@@ -29,6 +29,9 @@ const LISTED: usize = 100;
 /// How much of a step's log a page shows: its end, where failures are.
 const LOG_SHOWN: u64 = 256 * 1024;
 
+/// How long a page that follows what happens is left as it is.
+const EVENT_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
+
 type Answer = Result<Response, Problem>;
 
 /// Every page. To be put into [`web::Site::wrap`].
@@ -688,15 +691,18 @@ async fn search(
     Ok(visit.answer(&view, |view| draw::search(view, visit.now)))
 }
 
-/// `changed`, each time anything was committed: a page that is looked at loads itself again.
+/// `builds`, each time anything was committed, and every other second for what grows meanwhile: a page that is
+/// looked at loads itself again, which costs nothing when it is the same.
 async fn events(State(app): State<Dashboard>) -> Response {
     let changes = app.store.changes();
     let site = app.site.clone();
     site.events(stream::unfold(changes, |mut changes| async move {
-        changes.changed().await.ok()?;
+        if let Ok(changed) = tokio::time::timeout(EVENT_EVERY, changes.changed()).await {
+            changed.ok()?;
+        }
         let version = *changes.borrow_and_update();
         Some((
-            Event::default().event("changed").data(version.to_string()),
+            Event::default().event("builds").data(version.to_string()),
             changes,
         ))
     }))

@@ -157,7 +157,12 @@ mod tests {
 
     #[test]
     fn who_waits_and_who_stays_is_read_off_the_head() {
-        let head = |text: &str| RequestHead::parse(text.as_bytes()).expect("no error").expect("whole").0;
+        let head = |text: &str| {
+            RequestHead::parse(text.as_bytes())
+                .expect("no error")
+                .expect("whole")
+                .0
+        };
         let waits = head("PUT / HTTP/1.1\r\nExpect: 100-Continue\r\nConnection: Close\r\n\r\n");
         assert!(waits.expects_continue() && !waits.keeps_alive());
         let old = head("PUT / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n");

@@ -54,7 +54,10 @@ impl Asset {
     }
 
     fn answer(&self, keep: &'static str) -> Response {
-        let headers = [(header::CONTENT_TYPE, self.content_type), (header::CACHE_CONTROL, keep)];
+        let headers = [
+            (header::CONTENT_TYPE, self.content_type),
+            (header::CACHE_CONTROL, keep),
+        ];
         (headers, self.content).into_response()
     }
 }

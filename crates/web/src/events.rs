@@ -24,18 +24,27 @@ where
     S: Stream<Item = Event> + Send + 'static,
 {
     let Ok(permit) = room.clone().try_acquire_owned() else {
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_listeners", "too many live pages are open")
-            .hint("The page itself works; it does not follow by itself.")
-            .into_response();
+        return Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_listeners",
+            "too many live pages are open",
+        )
+        .hint("The page itself works; it does not follow by itself.")
+        .into_response();
     };
     let stop = stop.clone().cancelled_owned();
     let stream = stream.take_until(stop).map(move |event| {
         let _held: &OwnedSemaphorePermit = &permit;
         Ok::<_, Infallible>(event)
     });
-    let mut response = Sse::new(stream).keep_alive(KeepAlive::new().interval(COMMENT_EVERY)).into_response();
+    let mut response = Sse::new(stream)
+        .keep_alive(KeepAlive::new().interval(COMMENT_EVERY))
+        .into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
     response
 }

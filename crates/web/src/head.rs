@@ -27,7 +27,10 @@ impl RawHead {
 
     /// The header's value; empty if it is absent or no text.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 }
 
@@ -56,7 +59,11 @@ pub(crate) struct Parsed {
 pub(crate) fn begin(bytes: &[u8], before: usize) -> Begin {
     let same = bytes.len().min(HTTP2_PREFACE.len());
     if !bytes.is_empty() && bytes[..same] == HTTP2_PREFACE[..same] {
-        return if same == HTTP2_PREFACE.len() { Begin::Http2 } else { Begin::More };
+        return if same == HTTP2_PREFACE.len() {
+            Begin::Http2
+        } else {
+            Begin::More
+        };
     }
     let fresh = &bytes[before.saturating_sub(3).min(bytes.len())..];
     let ends = fresh.windows(2).any(|two| two == b"\n\n") || fresh.windows(3).any(|three| three == b"\n\r\n");
@@ -83,7 +90,12 @@ fn parse(bytes: &[u8]) -> Begin {
         };
         map.append(name, value);
     }
-    Begin::Http1(Parsed { method: method.to_owned(), target: target.to_owned(), headers: map, len })
+    Begin::Http1(Parsed {
+        method: method.to_owned(),
+        target: target.to_owned(),
+        headers: map,
+        len,
+    })
 }
 
 #[cfg(test)]
@@ -93,7 +105,9 @@ mod tests {
     #[test]
     fn go_registers_with_an_empty_host_and_no_upgrade() {
         let bytes = b"GET /reverse HTTP/1.1\r\nHost: \r\nX-Go-Host-Type: host-linux\r\n\r\nearly";
-        let Begin::Http1(head) = begin(bytes, 0) else { panic!() };
+        let Begin::Http1(head) = begin(bytes, 0) else {
+            panic!()
+        };
         assert_eq!((head.method.as_str(), head.target.as_str()), ("GET", "/reverse"));
         assert_eq!(head.headers["host"], "");
         assert_eq!(&bytes[head.len..], b"early");

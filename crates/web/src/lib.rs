@@ -7,19 +7,19 @@
 //!
 //! Knows no page of its own but sign-in and the error pages; never writes to the store.
 
-mod listen; // the accept loop
 mod head; // the first request head of a connection
+mod listen; // the accept loop
 mod stream; // one connection, with bytes put back
 mod tls; // certificates
 
-mod site; // what goes around every route
-mod visit; // who asks, for what, in which form
-mod problem; // errors for people and for programs
-mod sign_in;
-mod page; // the page shell
 mod assets;
 mod events; // server-sent events
-mod say; // times, durations and addresses as people read them
+mod page; // the page shell
+mod problem; // errors for people and for programs
+mod say;
+mod sign_in;
+mod site; // what goes around every route
+mod visit; // who asks, for what, in which form // times, durations and addresses as people read them
 
 pub use events::{EVENT_LIMIT, events};
 pub use head::RawHead;

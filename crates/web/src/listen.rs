@@ -70,7 +70,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { http: 4096, raw: 4096 }
+        Limits {
+            http: 4096,
+            raw: 4096,
+        }
     }
 }
 
@@ -117,7 +120,10 @@ async fn accept(door: Door, shared: Arc<Shared>) -> io::Result<()> {
         };
         let (tcp, peer) = loop {
             tokio::select! {
-                () = shared.stop.cancelled() => return Ok(drain(connections).await),
+                () = shared.stop.cancelled() => {
+                    drain(connections).await;
+                    return Ok(());
+                }
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok(accepted) => break accepted,
@@ -148,13 +154,19 @@ async fn accept(door: Door, shared: Arc<Shared>) -> io::Result<()> {
 async fn drain(mut connections: JoinSet<()>) {
     let rest = async { while connections.join_next().await.is_some() {} };
     if timeout(GRACE, rest).await.is_err() {
-        warn!("{} connections still open after {GRACE:?}; closing them", connections.len());
+        warn!(
+            "{} connections still open after {GRACE:?}; closing them",
+            connections.len()
+        );
     }
 }
 
 fn concerns_one_connection(fault: &io::Error) -> bool {
     use io::ErrorKind::*;
-    matches!(fault.kind(), ConnectionAborted | ConnectionReset | ConnectionRefused)
+    matches!(
+        fault.kind(),
+        ConnectionAborted | ConnectionReset | ConnectionRefused
+    )
 }
 
 async fn connection(
@@ -189,7 +201,12 @@ async fn connection(
         Ok(Ok(first)) => first,
         Ok(Err(fault)) => return Err(fault),
         Err(_) => {
-            refuse(&mut stream, "408 Request Timeout", "no whole request within 10 seconds").await?;
+            refuse(
+                &mut stream,
+                "408 Request Timeout",
+                "no whole request within 10 seconds",
+            )
+            .await?;
             return Err(late("first request"));
         }
     };
@@ -205,7 +222,12 @@ async fn connection(
         }
         Begin::More if bytes.is_empty() => Ok(()), // opened and closed: a health check, a browser's spare
         Begin::More if bytes.len() >= HEAD_LIMIT => {
-            refuse(&mut stream, "431 Request Header Fields Too Large", "the request head exceeds 64 KiB").await
+            refuse(
+                &mut stream,
+                "431 Request Header Fields Too Large",
+                "the request head exceeds 64 KiB",
+            )
+            .await
         }
         Begin::Http1(_) | Begin::Odd | Begin::More => {
             stream.put_back(bytes);
@@ -215,7 +237,10 @@ async fn connection(
 }
 
 fn late(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("no {what} within {FIRST_HEAD_LIMIT:?}"))
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("no {what} within {FIRST_HEAD_LIMIT:?}"),
+    )
 }
 
 fn is_raw(head: &Parsed, shared: &Shared) -> bool {
@@ -245,17 +270,35 @@ async fn refuse(stream: &mut RawStream, status: &str, text: &str) -> io::Result<
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await
     };
-    timeout(FIRST_HEAD_LIMIT, write).await.unwrap_or_else(|_| Err(late("reader for a refusal")))
+    timeout(FIRST_HEAD_LIMIT, write)
+        .await
+        .unwrap_or_else(|_| Err(late("reader for a refusal")))
 }
 
 async fn raw(head: Parsed, mut stream: RawStream, info: ConnectionInfo, shared: &Shared) -> io::Result<()> {
     let Ok(_permit) = shared.raw.try_acquire() else {
         warn!(peer = %info.peer, "refused {}: {} raw connections are open", info.peer, shared.server.limits.raw);
-        return refuse(&mut stream, "503 Service Unavailable", "too many connections of machines; try again").await;
+        return refuse(
+            &mut stream,
+            "503 Service Unavailable",
+            "too many connections of machines; try again",
+        )
+        .await;
     };
     stream.notice_death()?;
-    let Parsed { method, target, headers, len: _ } = head;
-    let head = RawHead { method, target, headers, peer: info.peer, tls: info.tls };
+    let Parsed {
+        method,
+        target,
+        headers,
+        len: _,
+    } = head;
+    let head = RawHead {
+        method,
+        target,
+        headers,
+        peer: info.peer,
+        tls: info.tls,
+    };
     shared.server.raw.handle(head, stream).await;
     Ok(())
 }

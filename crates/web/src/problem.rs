@@ -23,7 +23,13 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Problem {
-        Problem { status, code, message: message.into(), hint: String::new(), cause: None }
+        Problem {
+            status,
+            code,
+            message: message.into(),
+            hint: String::new(),
+            cause: None,
+        }
     }
 
     pub fn not_found(code: &'static str, message: impl Into<String>) -> Problem {
@@ -40,9 +46,12 @@ impl Problem {
 
     /// The program's fault, or the machine's; the cause goes to the log only.
     pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Problem {
-        let mut problem =
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something went wrong on our side")
-                .hint("The farm's log has the details, under the request number below.");
+        let mut problem = Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "something went wrong on our side",
+        )
+        .hint("The farm's log has the details, under the request number below.");
         problem.cause = Some(Arc::from(cause.into()));
         problem
     }
@@ -100,7 +109,9 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, way);
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }
         response.extensions_mut().insert(self);
         response

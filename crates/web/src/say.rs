@@ -53,7 +53,11 @@ fn distance(now: Timestamp, then: Timestamp) -> String {
         129_600..5_184_000 => format!("{} d", (secs + 43_200) / 86_400),
         _ => return Moment(then).jiff().strftime("%Y-%m-%d").to_string(),
     };
-    if past { format!("{words} ago") } else { format!("in {words}") }
+    if past {
+        format!("{words} ago")
+    } else {
+        format!("in {words}")
+    }
 }
 
 /// `0.4 s`, `12 s`, `3 m 05 s`, `1 h 02 m`.
@@ -120,7 +124,11 @@ mod tests {
     fn distances_read_as_people_say_them() {
         let now = Timestamp::from_secs(10_000_000);
         let check = |secs: i64, wanted: &str| {
-            assert_eq!(distance(now, Timestamp::from_secs(10_000_000 - secs)), wanted, "{secs}");
+            assert_eq!(
+                distance(now, Timestamp::from_secs(10_000_000 - secs)),
+                wanted,
+                "{secs}"
+            );
         };
         check(0, "just now");
         check(44, "just now");
@@ -142,13 +150,19 @@ mod tests {
         assert_eq!(bytes(812), "812 B");
         assert_eq!(bytes(65_536), "64 KiB");
         assert_eq!(bytes(3_400_000), "3.2 MiB");
-        assert_eq!((plural(1, "build"), plural(2, "branch")), ("1 build".into(), "2 branches".into()));
+        assert_eq!(
+            (plural(1, "build"), plural(2, "branch")),
+            ("1 build".into(), "2 branches".into())
+        );
     }
 
     #[test]
     fn moments_are_rfc_3339_even_if_absurd() {
         let moment = Moment(Timestamp::from_secs(1_700_000_000));
-        assert_eq!(serde_json::to_string(&moment).unwrap(), "\"2023-11-14T22:13:20Z\"");
+        assert_eq!(
+            serde_json::to_string(&moment).unwrap(),
+            "\"2023-11-14T22:13:20Z\""
+        );
         assert_eq!(moment.to_string(), "2023-11-14 22:13:20 UTC");
         assert!(Moment(Timestamp(i64::MAX)).rfc3339().starts_with("9999"));
         assert!(Moment(Timestamp(i64::MIN)).rfc3339().starts_with("-"));

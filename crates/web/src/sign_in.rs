@@ -61,7 +61,11 @@ async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Response {
         Who::Nobody => (None, None),
         Who::Token { name, role, .. } => (Some(name.clone()), Some(role_name(*role))),
     };
-    let view = SignInView { name, role, next: local(&wanted.next).to_owned() };
+    let view = SignInView {
+        name,
+        role,
+        next: local(&wanted.next).to_owned(),
+    };
     visit.answer(&view, |view| Page {
         title: "Sign in".to_owned(),
         here: Section::Elsewhere,
@@ -83,10 +87,19 @@ async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Response {
     })
 }
 
-async fn sign_in(State(site): State<Site>, visit: Visit, headers: HeaderMap, Form(form): Form<SignIn>) -> Response {
+async fn sign_in(
+    State(site): State<Site>,
+    visit: Visit,
+    headers: HeaderMap,
+    Form(form): Form<SignIn>,
+) -> Response {
     let token = form.token.trim();
     let plain = !token.is_empty() && token.len() <= LONGEST_TOKEN && token.bytes().all(is_cookie_byte);
-    let found = if plain { site.store.check_token(token, visit.now).await } else { Ok(None) };
+    let found = if plain {
+        site.store.check_token(token, visit.now).await
+    } else {
+        Ok(None)
+    };
     match found {
         Err(fault) => Problem::from(fault).into_response(),
         Ok(None) => Problem::new(StatusCode::UNAUTHORIZED, "bad_token", "there is no such token")
@@ -134,7 +147,10 @@ fn local(next: &str) -> &str {
 }
 
 fn is_https(headers: &HeaderMap, visit: &Visit) -> bool {
-    visit.tls || headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https")
+    visit.tls
+        || headers
+            .get("x-forwarded-proto")
+            .is_some_and(|proto| proto == "https")
 }
 
 fn is_cookie_byte(byte: u8) -> bool {
@@ -160,7 +176,15 @@ mod tests {
         for ours in ["/", "/build/7?step=1", "/repo/a/release/1.2"] {
             assert_eq!(local(ours), ours);
         }
-        for foreign in ["", "https://evil.example", "//evil.example", "/\\evil.example", "build", "/a b", "/a\r\nX: y"] {
+        for foreign in [
+            "",
+            "https://evil.example",
+            "//evil.example",
+            "/\\evil.example",
+            "build",
+            "/a b",
+            "/a\r\nX: y",
+        ] {
             assert_eq!(local(foreign), "/", "{foreign:?}");
         }
     }
@@ -168,7 +192,10 @@ mod tests {
     #[test]
     fn the_token_is_found_among_other_cookies() {
         let mut headers = HeaderMap::new();
-        headers.append(header::COOKIE, HeaderValue::from_static("a=b; burrow_token=bt_1; c=d"));
+        headers.append(
+            header::COOKIE,
+            HeaderValue::from_static("a=b; burrow_token=bt_1; c=d"),
+        );
         assert_eq!(token_in_cookie(&headers), Some("bt_1"));
         headers.clear();
         headers.append(header::COOKIE, HeaderValue::from_static("burrow_token="));

@@ -14,8 +14,8 @@ use ids::Timestamp;
 use store::Store;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tracing::{Instrument, error, info, info_span};
 
 use crate::events::EVENT_LIMIT;
@@ -54,7 +54,13 @@ impl Site {
     /// `stop`: ends event streams.
     pub fn new(store: Store, frame: Arc<dyn Frame>, stop: CancellationToken) -> Site {
         let event_room = Arc::new(Semaphore::new(EVENT_LIMIT));
-        Site { store, frame, stop, event_room, requests: Arc::default() }
+        Site {
+            store,
+            frame,
+            stop,
+            event_room,
+            requests: Arc::default(),
+        }
     }
 
     /// An answer of server-sent events, see [`crate::events`].
@@ -113,19 +119,33 @@ async fn around(State(site): State<Site>, request: Request, next: Next) -> Respo
     let mut response = visit(&site, request, next, number).instrument(span.clone()).await;
     span.in_scope(|| {
         let (status, ms) = (response.status().as_u16(), started.elapsed().as_millis() as u64);
-        info!(http.status = status, wait_ms = ms, "{method} {path}: {status} in {ms} ms");
+        info!(
+            http.status = status,
+            wait_ms = ms,
+            "{method} {path}: {status} in {ms} ms"
+        );
     });
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "same-origin"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
+        (
+            HeaderName::from_static("permissions-policy"),
+            "camera=(), geolocation=(), microphone=()",
+        ),
     ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
-    response.headers_mut().insert("x-request-id", HeaderValue::from(number));
+    response
+        .headers_mut()
+        .insert("x-request-id", HeaderValue::from(number));
     response
 }
 
@@ -139,14 +159,29 @@ async fn visit(site: &Site, mut request: Request, next: Next, number: u64) -> Re
         None => false,
     };
     let headers = request.headers();
-    let wants = if by_path || prefers_json(headers) { Wants::Json } else { Wants::Html };
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
-    let query = if request.uri().path() == "/search" { search_words(request.uri()) } else { String::new() };
+    let wants = if by_path || prefers_json(headers) {
+        Wants::Json
+    } else {
+        Wants::Html
+    };
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |target| target.as_str())
+        .to_owned();
+    let query = if request.uri().path() == "/search" {
+        search_words(request.uri())
+    } else {
+        String::new()
+    };
     let mut visit = Visit {
         who: Who::Nobody,
         wants,
         now: now(),
-        tls: request.extensions().get::<ConnectionInfo>().is_some_and(|info| info.tls),
+        tls: request
+            .extensions()
+            .get::<ConnectionInfo>()
+            .is_some_and(|info| info.tls),
         surroundings: Surroundings {
             farm: site.frame.farm(),
             alarm: site.frame.alarm(),
@@ -208,7 +243,9 @@ fn dress(response: Response, visit: &Visit, problem: &Problem, number: u64) -> R
             dressed.headers_mut().insert(name, value.clone());
         }
     }
-    dressed.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    dressed
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     dressed
 }
 
@@ -229,20 +266,31 @@ async fn dress_bare(response: Response, visit: &Visit, number: u64) -> Response 
     let words = axum::body::to_bytes(body, 4096).await.unwrap_or_default();
     let words = String::from_utf8_lossy(&words).trim_end_matches('.').to_owned();
     let problem = Problem::new(parts.status, "bad_request", words);
-    dress(Response::from_parts(parts, Body::empty()), visit, &problem, number)
+    dress(
+        Response::from_parts(parts, Body::empty()),
+        visit,
+        &problem,
+        number,
+    )
 }
 
 /// The path without what only says that JSON is wanted. `None`: it says no such thing.
 fn strip(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
-    let short = path.strip_prefix("/api/v1").filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    let short = path
+        .strip_prefix("/api/v1")
+        .filter(|rest| rest.is_empty() || rest.starts_with('/'));
     let bare = short.unwrap_or(path);
     let bare = match bare.strip_suffix(".json") {
         Some(bare) => bare,
         None if short.is_some() => bare,
         None => return None,
     };
-    let bare = if matches!(bare, "" | "/" | "/index") { "/" } else { bare };
+    let bare = if matches!(bare, "" | "/" | "/index") {
+        "/"
+    } else {
+        bare
+    };
     let target = match uri.query() {
         Some(query) => format!("{bare}?{query}"),
         None => bare.to_owned(),
@@ -267,16 +315,26 @@ async fn who(site: &Site, headers: &HeaderMap, now: Timestamp) -> Result<Who, Pr
         && scheme.eq_ignore_ascii_case("bearer")
     {
         return match site.store.check_token(secret.trim(), now).await? {
-            Some(token) => Ok(Who::Token { name: token.name, role: token.role, form_proof: None }),
-            None => Err(Problem::new(StatusCode::UNAUTHORIZED, "bad_token", "there is no such token")
-                .hint("It may have been revoked or have expired. `burrow token create` makes another.")),
+            Some(token) => Ok(Who::Token {
+                name: token.name,
+                role: token.role,
+                form_proof: None,
+            }),
+            None => Err(
+                Problem::new(StatusCode::UNAUTHORIZED, "bad_token", "there is no such token")
+                    .hint("It may have been revoked or have expired. `burrow token create` makes another."),
+            ),
         };
     }
-    let Some(secret) = sign_in::token_in_cookie(headers) else { return Ok(Who::Nobody) };
+    let Some(secret) = sign_in::token_in_cookie(headers) else {
+        return Ok(Who::Nobody);
+    };
     Ok(match site.store.check_token(secret, now).await? {
-        Some(token) => {
-            Who::Token { name: token.name, role: token.role, form_proof: Some(form_proof(secret)) }
-        }
+        Some(token) => Who::Token {
+            name: token.name,
+            role: token.role,
+            form_proof: Some(form_proof(secret)),
+        },
         None => Who::Nobody,
     })
 }
@@ -291,10 +349,16 @@ fn guard(request: &Request) -> Result<(), Problem> {
         return Ok(());
     }
     let host = match text(headers, header::HOST) {
-        "" => request.uri().authority().map_or("", |authority| authority.as_str()),
+        "" => request
+            .uri()
+            .authority()
+            .map_or("", |authority| authority.as_str()),
         host => host,
     };
-    let ours = match (text(headers, HeaderName::from_static("sec-fetch-site")), text(headers, header::ORIGIN)) {
+    let ours = match (
+        text(headers, HeaderName::from_static("sec-fetch-site")),
+        text(headers, header::ORIGIN),
+    ) {
         ("", "") => true, // no browser of today; the proof in the form still counts
         ("", origin) => origin.split_once("://").is_some_and(|(_, from)| from == host),
         (site, _) => matches!(site, "same-origin" | "none"),
@@ -302,20 +366,40 @@ fn guard(request: &Request) -> Result<(), Problem> {
     if ours {
         return Ok(());
     }
-    Err(Problem::forbidden("foreign_request", "this request came from another site")
-        .hint("Send it from the farm's own pages, or with `Authorization: Bearer TOKEN`."))
+    Err(
+        Problem::forbidden("foreign_request", "this request came from another site")
+            .hint("Send it from the farm's own pages, or with `Authorization: Bearer TOKEN`."),
+    )
 }
 
 async fn no_such_page(visit: Visit) -> Problem {
-    let path = visit.target.split('?').next().unwrap_or_default().chars().take(200).collect::<String>();
+    let path = visit
+        .target
+        .split('?')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(200)
+        .collect::<String>();
     Problem::not_found("no_such_page", format!("there is no page `{path}`"))
         .hint("Addresses look like /repo/NAME/BRANCH, /build/NUMBER, /builder/NAME, /commit/REPO/HASH.")
 }
 
 async fn no_such_method(method: Method, visit: Visit) -> Problem {
-    let path = visit.target.split('?').next().unwrap_or_default().chars().take(200).collect::<String>();
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no_such_method", format!("`{path}` does not take {method}"))
-        .hint("The Allow header names what it takes.")
+    let path = visit
+        .target
+        .split('?')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(200)
+        .collect::<String>();
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "no_such_method",
+        format!("`{path}` does not take {method}"),
+    )
+    .hint("The Allow header names what it takes.")
 }
 
 fn search_words(uri: &Uri) -> String {
@@ -324,7 +408,9 @@ fn search_words(uri: &Uri) -> String {
         #[serde(default)]
         q: String,
     }
-    axum::extract::Query::<Words>::try_from_uri(uri).map(|words| words.0.q).unwrap_or_default()
+    axum::extract::Query::<Words>::try_from_uri(uri)
+        .map(|words| words.0.q)
+        .unwrap_or_default()
 }
 
 fn now() -> Timestamp {
@@ -333,7 +419,10 @@ fn now() -> Timestamp {
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> &str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
@@ -376,7 +465,10 @@ mod tests {
             headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
             assert_eq!(prefers_json(&headers), json, "{accept}");
         };
-        check("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", false);
+        check(
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+            false,
+        );
         check("application/json", true);
         check("application/json, text/html;q=0.5", true);
         check("*/*", false);

@@ -25,7 +25,10 @@ pub(crate) enum Io {
 
 impl RawStream {
     pub(crate) fn new(io: Io) -> RawStream {
-        RawStream { early: Bytes::new(), io }
+        RawStream {
+            early: Bytes::new(),
+            io,
+        }
     }
 
     /// Puts bytes back, to be read next. Call it once.
@@ -51,7 +54,11 @@ impl RawStream {
 }
 
 impl AsyncRead for RawStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if !self.early.is_empty() {
             let n = self.early.len().min(buf.remaining());
             buf.put_slice(&self.early[..n]);

@@ -13,13 +13,23 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("cannot read the certificate `{}`; wanted a PEM file with the whole chain, leaf first", .path.display())]
-    Certificate { path: PathBuf, source: rustls_pki_types::pem::Error },
+    Certificate {
+        path: PathBuf,
+        source: rustls_pki_types::pem::Error,
+    },
     #[error("the certificate `{}` holds none; wanted a PEM file with the whole chain, leaf first", .path.display())]
     NoCertificate { path: PathBuf },
     #[error("cannot read the key `{}`; wanted a PEM file with one private key", .path.display())]
-    Key { path: PathBuf, source: rustls_pki_types::pem::Error },
+    Key {
+        path: PathBuf,
+        source: rustls_pki_types::pem::Error,
+    },
     #[error("the certificate `{}` and the key `{}` cannot be used together", .cert.display(), .key.display())]
-    Refused { cert: PathBuf, key: PathBuf, source: rustls::Error },
+    Refused {
+        cert: PathBuf,
+        key: PathBuf,
+        source: rustls::Error,
+    },
     #[error("cannot keep a certificate in `{}`", .path.display())]
     Keep { path: PathBuf, source: io::Error },
     #[error("cannot make a certificate")]
@@ -30,15 +40,28 @@ pub enum TlsError {
 ///
 /// Blocking: reads files.
 pub fn tls_from_files(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let unread = |source| TlsError::Certificate { path: cert.to_owned(), source };
-    let chain: Vec<CertificateDer> =
-        CertificateDer::pem_file_iter(cert).map_err(unread)?.collect::<Result<_, _>>().map_err(unread)?;
+    let unread = |source| TlsError::Certificate {
+        path: cert.to_owned(),
+        source,
+    };
+    let chain: Vec<CertificateDer> = CertificateDer::pem_file_iter(cert)
+        .map_err(unread)?
+        .collect::<Result<_, _>>()
+        .map_err(unread)?;
     if chain.is_empty() {
-        return Err(TlsError::NoCertificate { path: cert.to_owned() });
+        return Err(TlsError::NoCertificate {
+            path: cert.to_owned(),
+        });
     }
-    let private =
-        PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Key { path: key.to_owned(), source })?;
-    let refused = |source| TlsError::Refused { cert: cert.to_owned(), key: key.to_owned(), source };
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Key {
+        path: key.to_owned(),
+        source,
+    })?;
+    let refused = |source| TlsError::Refused {
+        cert: cert.to_owned(),
+        key: key.to_owned(),
+        source,
+    };
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(refused)?
@@ -60,7 +83,10 @@ pub fn tls_of_our_own(folder: &Path, names: &[String]) -> Result<Arc<ServerConfi
         let mut names = names.to_vec();
         names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
         let made = rcgen::CertificateParams::new(names)?.self_signed(&pair)?;
-        fs::create_dir_all(folder).map_err(|source| TlsError::Keep { path: folder.to_owned(), source })?;
+        fs::create_dir_all(folder).map_err(|source| TlsError::Keep {
+            path: folder.to_owned(),
+            source,
+        })?;
         // The key first: a certificate without it is made anew, a key without it likewise.
         keep(&key, pair.serialize_pem().as_bytes(), 0o600)?;
         keep(&cert, made.pem().as_bytes(), 0o644)?;
@@ -72,11 +98,18 @@ pub fn tls_of_our_own(folder: &Path, names: &[String]) -> Result<Arc<ServerConfi
 fn keep(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
     let temporary = path.with_extension("pem.new");
     let write = || -> io::Result<()> {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
-    write().map_err(|source| TlsError::Keep { path: path.to_owned(), source })
+    write().map_err(|source| TlsError::Keep {
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -35,7 +35,11 @@ pub enum Wants {
 pub enum Who {
     Nobody,
     /// A good token, by `Authorization: Bearer` or, with the proof that a form was ours, by cookie.
-    Token { name: String, role: Role, form_proof: Option<String> },
+    Token {
+        name: String,
+        role: Role,
+        form_proof: Option<String>,
+    },
 }
 
 impl Visit {
@@ -54,8 +58,14 @@ impl Visit {
             Wants::Html => render(&self.surroundings, &draw(view)).into_response(),
         };
         let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-        headers.insert(header::VARY, HeaderValue::from_static("accept, cookie, authorization"));
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("private, no-cache"),
+        );
+        headers.insert(
+            header::VARY,
+            HeaderValue::from_static("accept, cookie, authorization"),
+        );
         if let Ok(tag) = HeaderValue::from_str(&tag) {
             headers.insert(header::ETAG, tag);
         }
@@ -64,22 +74,33 @@ impl Visit {
 
     /// Lets nobody pass whose token has a lesser role, and no form that was not ours.
     pub fn authorise(&self, least: Role, proof: Option<&str>) -> Result<&str, Problem> {
-        let Who::Token { name, role, form_proof } = &self.who else {
-            return Err(Problem::new(StatusCode::UNAUTHORIZED, "not_signed_in", "this needs a token")
-                .hint("Sign in at /signin, or send `Authorization: Bearer TOKEN`."));
+        let Who::Token {
+            name,
+            role,
+            form_proof,
+        } = &self.who
+        else {
+            return Err(
+                Problem::new(StatusCode::UNAUTHORIZED, "not_signed_in", "this needs a token")
+                    .hint("Sign in at /signin, or send `Authorization: Bearer TOKEN`."),
+            );
         };
         if *role < least {
             return Err(Problem::forbidden(
                 "role_too_low",
-                format!("the token `{name}` may not do this; it is for {}", role_name(*role)),
+                format!(
+                    "the token `{name}` may not do this; it is for {}",
+                    role_name(*role)
+                ),
             )
             .hint(format!("Wanted a token of role {} or higher.", role_name(least))));
         }
         match form_proof {
-            Some(wanted) if proof.is_none_or(|proof| !same(proof, wanted)) => {
-                Err(Problem::forbidden("form_expired", "this form was not made for your session")
-                    .hint("Reload the page and send the form again."))
-            }
+            Some(wanted) if proof.is_none_or(|proof| !same(proof, wanted)) => Err(Problem::forbidden(
+                "form_expired",
+                "this form was not made for your session",
+            )
+            .hint("Reload the page and send the form again.")),
             _ => Ok(name),
         }
     }
@@ -92,7 +113,10 @@ impl Visit {
     /// What a form must carry in its hidden field `proof`; empty when nobody is signed in.
     pub fn form_proof(&self) -> &str {
         match &self.who {
-            Who::Token { form_proof: Some(proof), .. } => proof,
+            Who::Token {
+                form_proof: Some(proof),
+                ..
+            } => proof,
             _ => "",
         }
     }
