@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ids::{BranchName, GitHash};
 use tokio::process::Child;
@@ -8,6 +9,10 @@ use tokio::process::Child;
 use crate::parse::{self, Commit, is_safe_rev};
 use crate::run::redact;
 use crate::{Git, GitError};
+
+/// How long a lock that another holder has is tried for.
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A bare copy of an upstream's branches and tags.
 #[derive(Debug)]
@@ -49,8 +54,14 @@ impl Mirror {
         };
         std::fs::create_dir_all(dir).map_err(io("make"))?;
         let lock = File::create(dir.join("burrow.lock")).map_err(io("lock"))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|why| io("lock")(why.into()))?;
+        // A child that is being started elsewhere in this process has the file too until it runs its program.
+        let deadline = tokio::time::Instant::now() + LOCK_LIMIT;
+        while let Err(why) = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            if why != rustix::io::Errno::WOULDBLOCK || tokio::time::Instant::now() >= deadline {
+                return Err(io("lock")(why.into()));
+            }
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
         let git = Git::new(dir);
         if !dir.join("HEAD").exists() || git.output(&["rev-parse", "--is-bare-repository"]).await.is_err() {
             let dir = dir
