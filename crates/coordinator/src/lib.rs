@@ -110,7 +110,8 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let check = Arc::new(keys::Keys::new(holds.clone(), store.clone(), master));
     let reverse = ReversePool::new(ReverseConfig::default(), check, pool_events.clone());
 
-    let pools = PoolStop::new(stop.child_token());
+    // Not a child of `stop`: the pools end when they are told how, with their buildlets.
+    let pools = PoolStop::new(CancellationToken::new());
     let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
     local_pools(
         &config,

@@ -96,6 +96,14 @@ fn all_done(state: &Path) -> Option<Vec<(u64, String, u64)>> {
     (all.len() >= 24 && all.iter().all(done)).then_some(all)
 }
 
+/// Whether a process with this state folder in its command line runs.
+fn buildlet_runs(state: &Path) -> bool {
+    let folder = state.to_str().expect("a path").as_bytes();
+    let processes = std::fs::read_dir("/proc").expect("/proc is there").flatten();
+    let mut lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.any(|line| line.windows(folder.len()).any(|part| part == folder))
+}
+
 #[test]
 fn a_commit_becomes_a_result_and_a_killed_farm_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
