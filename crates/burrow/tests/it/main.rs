@@ -171,6 +171,9 @@ fn a_commit_becomes_a_result_and_a_killed_farm_goes_on() {
         Some(4),
         "no farm answers any more"
     );
+    until("its buildlets have ended", || {
+        (!buildlet_runs(state)).then_some(())
+    });
 }
 
 #[test]
