@@ -16,25 +16,27 @@ pub struct Commit {
     pub message: String,
 }
 
-/// The format that [`commits`] reads: fields end with NUL, commits with a record separator.
-pub(crate) const FORMAT: &str = "--format=tformat:%H%x00%T%x00%P%x00%an%x00%ae%x00%at%x00%ct%x00%B%x00%x1e";
+/// The format that [`commits`] reads: each field ends with NUL, which none of them can hold.
+pub(crate) const FORMAT: &str = "--format=tformat:%H%x00%T%x00%P%x00%an%x00%ae%x00%at%x00%ct%x00%B%x00";
+
+const FIELDS: usize = 8;
 
 /// Parses what `git log` prints by [`FORMAT`]; what cannot be a commit is an error that quotes it.
 pub(crate) fn commits(bytes: &[u8]) -> Result<Vec<Commit>, String> {
-    let mut commits = Vec::new();
-    // The separator is looked for behind a NUL, which no field can hold.
-    let mut rest = bytes;
-    while let Some(end) = rest.windows(2).position(|pair| pair == [0, 0x1e]) {
-        let record = &rest[..end];
-        rest = &rest[end + 2..];
-        let record = record.strip_prefix(b"\n").unwrap_or(record);
-        let fields: Vec<String> = record
-            .split(|b| *b == 0)
-            .map(|field| String::from_utf8_lossy(field).into_owned())
-            .collect();
-        commits.push(commit(&fields).ok_or_else(|| fields.first().cloned().unwrap_or_default())?);
+    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+    let mut fields: Vec<&[u8]> = bytes.split(|b| *b == 0).collect();
+    // Behind the last NUL is the line end after the last commit.
+    let rest = fields.pop().unwrap_or_default();
+    if !rest.trim_ascii().is_empty() || !fields.len().is_multiple_of(FIELDS) {
+        return Err(text(&rest[..rest.len().min(80)]));
     }
-    Ok(commits)
+    let read = |record: &[&[u8]]| {
+        let mut record: Vec<String> = record.iter().map(|field| text(field)).collect();
+        // The line end after the commit before.
+        record[0] = record[0].trim_start_matches('\n').to_owned();
+        commit(&record).ok_or_else(|| record[0].clone())
+    };
+    fields.chunks(FIELDS).map(read).collect()
 }
 
 fn commit(fields: &[String]) -> Option<Commit> {
@@ -79,13 +81,19 @@ mod tests {
     fn odd_commits_are_read_and_not_refused() {
         let hash = "0123456789abcdef0123456789abcdef01234567";
         let mut bytes = format!("{hash}\0{hash}\0\0A\0a@b\0-5\099999999999999\0").into_bytes();
-        bytes.extend(b"caf\xe9 \x1e title\n\nbody\n\0\x1e\n");
+        bytes.extend(b"caf\xe9 title\n\nbody\n\0\n");
+        bytes.extend(format!("{hash}\0{hash}\0{hash}\0\x1eA\0\x1ea@b\01\02\0\x1e odd\0\n").into_bytes());
         let read = commits(&bytes).expect("a commit");
-        assert_eq!(read.len(), 1);
-        assert_eq!(read[0].title, "caf\u{fffd} \u{1e} title");
+        assert_eq!(read.len(), 2);
+        // Control bytes are text like any other.
+        assert_eq!(
+            (read[1].author_email.as_str(), read[1].title.as_str()),
+            ("\u{1e}a@b", "\u{1e} odd")
+        );
+        assert_eq!(read[0].title, "caf\u{fffd} title");
         assert_eq!(read[0].author_time, Timestamp(0));
         assert_eq!(read[0].commit_time.as_secs(), 253_402_300_799);
-        assert!(commits(b"nonsense\0\x1e").is_err());
+        assert!(commits(b"nonsense\0").is_err());
     }
 
     #[test]
