@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 
 use flate2::Compression;
@@ -37,6 +38,8 @@ pub(crate) struct Archives {
     dir: PathBuf,
     /// One maker for each tree; the others wait for it.
     making: StdMutex<BTreeMap<GitHash, Arc<Mutex<()>>>>,
+    /// Counts temporary files: a request that was dropped may still be writing its own.
+    made: AtomicU64,
 }
 
 impl Archives {
@@ -44,6 +47,7 @@ impl Archives {
         Archives {
             dir,
             making: StdMutex::default(),
+            made: AtomicU64::new(0),
         }
     }
 
@@ -90,7 +94,10 @@ impl Archives {
         fs::create_dir_all(&self.dir).map_err(io)?;
         let mut child = mirror.archive(&of.commit)?;
         let stdout = child.stdout.take().expect("stdout is piped");
-        let temporary = self.dir.join(format!("{tree}.tmp"));
+        let temporary = self.dir.join(format!(
+            "{tree}.{}.tmp",
+            self.made.fetch_add(1, Ordering::Relaxed)
+        ));
         let target = temporary.clone();
         let pipe = SyncIoBridge::new(stdout);
         let packed = tokio::task::spawn_blocking(move || pack(pipe, &target)).await;

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,8 @@ pub(crate) struct Repo {
     poke: Notify,
     pub status: StdMutex<RepoStatus>,
     mirror: Mutex<Option<Arc<Mirror>>>,
+    /// Something else than the loop has fetched: its next look tells every branch.
+    untold: AtomicBool,
     stop: CancellationToken,
 }
 
@@ -103,6 +106,7 @@ impl MirrorService {
                     poke: Notify::new(),
                     status: StdMutex::default(),
                     mirror: Mutex::new(None),
+                    untold: AtomicBool::new(true),
                     stop: CancellationToken::new(),
                 })
             };
@@ -202,6 +206,10 @@ impl MirrorService {
         let resolved = match mirror.resolve(rev).await {
             Err(GitError::NoRev { .. }) => {
                 mirror.fetch().await?;
+                if let Some(repo) = self.repo(name) {
+                    repo.untold.store(true, Ordering::SeqCst);
+                    repo.poke.notify_one();
+                }
                 mirror.resolve(rev).await?
             }
             found => found?,
@@ -226,17 +234,16 @@ impl MirrorService {
 
     async fn watch(&self, repo: Arc<Repo>, stop: CancellationToken) {
         let name = repo.config.name.clone();
-        let mut first = true;
         let mut failures = 0u32;
         loop {
             let looked = tokio::select! {
                 () = stop.cancelled() => return,
                 () = repo.stop.cancelled() => return,
-                looked = self.look(&repo, first) => looked,
+                looked = self.look(&repo) => looked,
             };
             let pause = match looked {
                 Ok(event) => {
-                    (first, failures) = (false, 0);
+                    failures = 0;
                     *repo.status.lock().expect("no holder panics") = RepoStatus {
                         last_good: Some(Instant::now()),
                         error: None,
@@ -273,12 +280,22 @@ impl MirrorService {
         }
     }
 
-    async fn look(&self, repo: &Repo, first: bool) -> Result<MirrorEvent, GitError> {
+    async fn look(&self, repo: &Repo) -> Result<MirrorEvent, GitError> {
+        // Taken before the fetch: what somebody else fetches from here on is told by the next look.
+        let untold = repo.untold.swap(false, Ordering::SeqCst);
+        let looked = self.look_and_tell(repo, untold).await;
+        if looked.is_err() {
+            repo.untold.fetch_or(untold, Ordering::SeqCst);
+        }
+        looked
+    }
+
+    async fn look_and_tell(&self, repo: &Repo, untold: bool) -> Result<MirrorEvent, GitError> {
         let mirror = self.open(repo).await?;
         let report = mirror.fetch().await?;
         let mut changes = report.changes;
-        if first {
-            // What moved while no process watched is told too.
+        if untold {
+            // What moved while nobody watched is told too.
             let gone = changes
                 .into_iter()
                 .filter(|change| change.new.is_none())
