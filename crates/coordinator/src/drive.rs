@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blobs::{LogError, LogStore, LogWriter};
-use buildlet_api::{CallError, Client, ExecSpec, FollowError, PoolEvent, ProcessState, Upload};
+use buildlet_api::{Client, PoolEvent, ProcessState, Upload};
 use farm::{Effect, Input};
 use gitmirror::MirrorService;
 use ids::{AttemptId, GitHash, MachineId, RepoName, StepId};
-use runner::{Command, InfraCause, StepPlan};
+use runner::{InfraCause, StepPlan};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
+
+use crate::answer::{Next, after_exec, after_follow, after_start, exec_spec, prepare_failed};
 
 /// How often a step that prints is reported as alive; its silence limit is counted in minutes.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
@@ -194,10 +196,7 @@ async fn prepare(
 ) {
     let event = match prepared(shared, link, repo, commit, source_dir).await {
         Ok(()) => runner::Input::Prepared,
-        Err((cause, why)) => runner::Input::PrepareFailed {
-            cause,
-            detail: format!("{why:#}"),
-        },
+        Err(event) => event,
     };
     tell(shared, attempt, event).await;
 }
@@ -208,46 +207,26 @@ async fn prepared(
     repo: &RepoName,
     commit: &GitHash,
     source_dir: &str,
-) -> Result<(), (InfraCause, anyhow::Error)> {
+) -> Result<(), runner::Input> {
     let archive = shared.mirror.archive(repo, commit).await;
-    let archive = archive.map_err(|why| (InfraCause::SourceUnavailable, why.into()))?;
-    let refused = |why: CallError| (InfraCause::MachineRefused, anyhow::Error::from(why));
-    link.client.remove_all(&["."]).await.map_err(refused)?;
+    let archive = archive.map_err(|why| runner::Input::PrepareFailed {
+        cause: InfraCause::SourceUnavailable,
+        detail: format!("{:#}", anyhow::Error::from(why)),
+    })?;
+    link.client.remove_all(&["."]).await.map_err(prepare_failed)?;
     link.client
         .put_tgz(source_dir, Upload::File(archive.path))
         .await
-        .map_err(refused)
+        .map_err(prepare_failed)
 }
 
 async fn start(shared: &Shared, link: &Link, step: StepId, plan: &StepPlan) {
-    let spec = spec(plan);
-    match link
-        .client
-        .start_exec(&step.to_string(), &spec, Some(plan.timeout + WALL_SLACK))
-        .await
-    {
-        Ok(_) => follow(shared, link, step).await,
-        // 400 and 422 are the recipe's fault: there is no such command, or not as it is written.
-        Err(CallError::Refused {
-            status: 400 | 422,
-            body,
-            ..
-        }) => {
-            let state = format!("could not be started: {}", body.trim());
-            tell(
-                shared,
-                step.attempt,
-                runner::Input::StepEnded {
-                    index: step.index,
-                    ok: false,
-                    state,
-                },
-            )
-            .await;
-        }
-        // Whether it started is not known; following tells.
-        Err(CallError::Gone { .. } | CallError::Timeout { .. }) => follow(shared, link, step).await,
-        Err(why) => lost(shared, step, format!("{:#}", anyhow::Error::from(why))).await,
+    let (id, limit) = (step.to_string(), plan.timeout + WALL_SLACK);
+    let answer = link.client.start_exec(&id, &exec_spec(plan), Some(limit)).await;
+    match after_start(answer.map(|_| ())) {
+        Next::Follow | Next::FollowLater => follow(shared, link, step).await,
+        Next::Ended(state) => told(shared, step, state).await,
+        Next::Lost(why) => lost(shared, step, why).await,
     }
 }
 
@@ -260,29 +239,20 @@ async fn follow(shared: &Shared, link: &Link, step: StepId) {
     let mut pause = Duration::from_millis(100);
     loop {
         let offset = sink.offset().await;
-        let done = link
+        let answer = link
             .client
             .follow_exec(&step.to_string(), offset, |at, piece| sink.take(Some(at), piece))
             .await;
-        match done {
-            Ok(end) => return ended(shared, step, &sink, end.state).await,
-            Err(FollowError::UnknownId) => {
-                return lost(
-                    shared,
-                    step,
-                    "the machine does not know the command any more".to_owned(),
-                )
-                .await;
-            }
-            Err(FollowError::Call(CallError::Gone { .. } | CallError::Timeout { .. })) => {
+        match after_follow(answer.map(|end| end.state)) {
+            Next::Ended(state) => return ended(shared, step, &sink, state).await,
+            Next::Lost(why) => return lost(shared, step, why).await,
+            Next::Follow => {}
+            Next::FollowLater => {
                 if sink.offset().await > offset {
                     pause = Duration::from_millis(100);
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(5));
-            }
-            Err(FollowError::Call(why)) => {
-                return lost(shared, step, format!("{:#}", anyhow::Error::from(why))).await;
             }
         }
     }
@@ -294,42 +264,33 @@ async fn attached(shared: &Shared, link: &Link, step: StepId, plan: &StepPlan, k
         Ok(sink) => sink,
         Err(why) => return lost(shared, step, format!("its log cannot be written: {why}")).await,
     };
-    let spec = spec(plan);
+    let spec = exec_spec(plan);
     let run = link.client.exec(&spec, |piece| sink.take(None, piece));
-    let done = tokio::select! {
-        done = run => done,
+    let answer = tokio::select! {
+        answer = run => answer,
         () = kill.cancelled() => Ok(ProcessState::Failed("killed with its connection".to_owned())),
     };
-    match done {
+    match after_exec(answer) {
         Ok(state) => ended(shared, step, &sink, state).await,
-        Err(CallError::Refused {
-            status: 400 | 422,
-            body,
-            ..
-        }) => {
-            let state = ProcessState::Failed(format!("could not be started: {}", body.trim()));
-            ended(shared, step, &sink, state).await;
-        }
-        Err(why) => lost(shared, step, format!("{:#}", anyhow::Error::from(why))).await,
+        Err(why) => lost(shared, step, why).await,
     }
 }
 
 /// The end of a step is told only once all it printed is on disk.
 async fn ended(shared: &Shared, step: StepId, sink: &Sink, state: ProcessState) {
-    if let Err(why) = sink.sync().await {
-        return lost(shared, step, format!("its log cannot be written: {why}")).await;
+    match sink.sync().await {
+        Ok(()) => told(shared, step, state).await,
+        Err(why) => lost(shared, step, format!("its log cannot be written: {why}")).await,
     }
-    let (ok, state) = (state.is_ok(), state.to_string());
-    tell(
-        shared,
-        step.attempt,
-        runner::Input::StepEnded {
-            index: step.index,
-            ok,
-            state,
-        },
-    )
-    .await;
+}
+
+async fn told(shared: &Shared, step: StepId, state: ProcessState) {
+    let event = runner::Input::StepEnded {
+        index: step.index,
+        ok: state.is_ok(),
+        state: state.to_string(),
+    };
+    tell(shared, step.attempt, event).await;
 }
 
 async fn lost(shared: &Shared, step: StepId, detail: String) {
@@ -431,38 +392,6 @@ impl Sink {
                 })
                 .await;
         }
-    }
-}
-
-fn spec(plan: &StepPlan) -> ExecSpec {
-    let (cmd, args, system) = match &plan.command {
-        Command::Args(words) => {
-            let mut words = words.iter().cloned();
-            let cmd = words.next().unwrap_or_default();
-            // People mean it from the step's folder; the buildlet takes it from the working directory.
-            let relative = cmd.contains('/') && !cmd.starts_with('/');
-            let cmd = if relative {
-                format!("{}/{cmd}", plan.dir)
-            } else {
-                cmd
-            };
-            (cmd, words.collect(), false)
-        }
-        Command::Shell(text) => (
-            "/bin/sh".to_owned(),
-            vec!["-e".to_owned(), "-c".to_owned(), text.clone()],
-            true,
-        ),
-    };
-    let (dir, env) = (plan.dir.clone(), plan.env.clone());
-    ExecSpec {
-        cmd,
-        args,
-        dir,
-        env,
-        path: Vec::new(),
-        system,
-        debug: false,
     }
 }
 

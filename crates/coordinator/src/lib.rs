@@ -1,9 +1,10 @@
 //! Finds work, owns machines, runs builds: the hands of the farm core.
 //!
-//! Decides nothing. `engine` drives the core, `drive` performs its effects on machines, `watch` turns what the
-//! mirrors saw into what is wanted, `upkeep` looks after disk, logs and configuration, `http` opens the doors.
-//! Start at [`serve`].
+//! `engine` drives the core, `drive` performs its effects on machines (what their answers mean is decided in `answer`),
+//! `watch` turns what the mirrors saw into what is wanted, `upkeep` looks after disk, logs and configuration, `http` opens
+//! the doors. Start at [`serve`].
 
+mod answer;
 mod drive;
 mod engine;
 mod http;
