@@ -2,9 +2,10 @@
 //! jump, people cancel and retry, and the coordinator is killed between any two store writes.
 //!
 //! The real cores run in it; everything around them is simulated and holds the invariants of
-//! [`Violation`] after each step. Start at [`simulate`].
+//! [`Violation`] after each step. Start at [`simulate`]. [`peer`] brings Go's own programs to test against.
 
 mod model;
+pub mod peer;
 mod random;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! The program as its users run it: `up --demo`, the clients, a kill, a clean end.
 
+mod peers;
+
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
