@@ -1,6 +1,6 @@
-use crate::RequestHead;
+use crate::{AnswerHead, RequestHead};
 
-/// Takes a request's body apart, as its head says it is framed.
+/// Takes a body apart, as its head says it is framed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BodyDecoder {
     state: State,
@@ -11,6 +11,8 @@ pub struct BodyDecoder {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     Length(u64),
+    /// An answer without a length: all until the peer closes.
+    UntilClose,
     /// Before or within a chunk's size line.
     Size,
     Chunk(u64),
@@ -50,25 +52,19 @@ const MAX_TRAILERS: usize = 64 * 1024;
 
 impl BodyDecoder {
     pub fn new(head: &RequestHead) -> Result<BodyDecoder, BodyError> {
-        let mut lengths = head.headers.iter().filter(|(name, _)| name == "content-length");
-        match (head.header("transfer-encoding"), lengths.next(), lengths.next()) {
-            (Some(coding), None, None) if coding.eq_ignore_ascii_case("chunked") => {
-                Ok(BodyDecoder::at(State::Size))
-            }
-            // Both is how requests are smuggled.
-            (Some(coding), _, _) => Err(BodyError::Coding(coding.to_owned())),
-            (None, None, _) => Ok(BodyDecoder::at(State::Done)),
-            (None, Some((_, value)), None) => {
-                let text = String::from_utf8_lossy(value).into_owned();
-                let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-                match text.parse().ok().filter(|_| digits) {
-                    Some(0) => Ok(BodyDecoder::at(State::Done)),
-                    Some(length) => Ok(BodyDecoder::at(State::Length(length))),
-                    None => Err(BodyError::Length(text)),
-                }
-            }
-            (None, Some(_), Some(_)) => Err(BodyError::Length("two lengths".to_owned())),
+        let headers = head.headers.iter();
+        let framed = framing(headers.map(|(name, value)| (name.as_str(), value.as_slice())))?;
+        Ok(BodyDecoder::at(framed.unwrap_or(State::Done)))
+    }
+
+    /// For an answer to `GET` or `POST`.
+    pub fn of_answer(head: &AnswerHead) -> Result<BodyDecoder, BodyError> {
+        if matches!(head.status, 100..200 | 204 | 304) {
+            return Ok(BodyDecoder::at(State::Done));
         }
+        let headers = head.headers.iter();
+        let framed = framing(headers.map(|(name, value)| (name.as_str(), value.as_bytes())))?;
+        Ok(BodyDecoder::at(framed.unwrap_or(State::UntilClose)))
     }
 
     fn at(state: State) -> BodyDecoder {
@@ -80,6 +76,11 @@ impl BodyDecoder {
         self.state == State::Done
     }
 
+    /// Whether the peer ends the body by closing the connection.
+    pub fn ends_with_connection(&self) -> bool {
+        self.state == State::UntilClose
+    }
+
     /// Looks at the input from where the last look ended.
     pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, BodyError> {
         let mut used = 0;
@@ -87,6 +88,13 @@ impl BodyDecoder {
             let rest = &input[used..];
             match &mut self.state {
                 State::Done => return Ok(Decoded::End { used }),
+                State::UntilClose if rest.is_empty() => return Ok(Decoded::More { used }),
+                State::UntilClose => {
+                    return Ok(Decoded::Data {
+                        skip: used,
+                        take: rest.len(),
+                    });
+                }
                 State::Length(left) | State::Chunk(left) => {
                     if rest.is_empty() {
                         return Ok(Decoded::More { used });
@@ -142,6 +150,35 @@ impl BodyDecoder {
                         State::Chunk(size)
                     };
                 }
+            }
+        }
+    }
+}
+
+/// What the headers say; `None`: nothing. Names are in lower case.
+fn framing<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<Option<State>, BodyError> {
+    let (mut coding, mut length) = (None, None);
+    for (name, value) in headers {
+        match name {
+            "transfer-encoding" if coding.is_none() => coding = Some(value),
+            "content-length" if length.is_none() => length = Some(value),
+            "transfer-encoding" => return Err(BodyError::Coding("two codings".to_owned())),
+            "content-length" => return Err(BodyError::Length("two lengths".to_owned())),
+            _ => {}
+        }
+    }
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    match (coding, length) {
+        (None, None) => Ok(None),
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Some(State::Size)),
+        // Both is how requests are smuggled.
+        (Some(coding), _) => Err(BodyError::Coding(text(coding))),
+        (None, Some(value)) => {
+            let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+            match text(value).parse().ok().filter(|_| digits) {
+                Some(0) => Ok(Some(State::Done)),
+                Some(length) => Ok(Some(State::Length(length))),
+                None => Err(BodyError::Length(text(value))),
             }
         }
     }
@@ -234,6 +271,23 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_without_a_length_goes_on_until_its_connection_ends() {
+        let answer = |text: &str| {
+            let (head, _) = AnswerHead::parse(text.as_bytes())
+                .expect("a head")
+                .expect("whole");
+            BodyDecoder::of_answer(&head).expect("framed")
+        };
+        let mut open = answer("HTTP/1.0 200 OK\r\n\r\n");
+        assert!(open.ends_with_connection() && !open.is_done());
+        assert_eq!(open.decode(b"ab"), Ok(Decoded::Data { skip: 0, take: 2 }));
+        assert_eq!(open.decode(b""), Ok(Decoded::More { used: 0 }));
+        assert!(answer("HTTP/0.0 101 Switching Protocols\r\n\r\n").is_done());
+        let sized = answer("HTTP/1.1 412 X\r\nContent-Length: 2\r\n\r\n");
+        assert!(!sized.ends_with_connection() && !sized.is_done());
+    }
+
+    #[test]
     fn wrong_framing_is_refused() {
         assert!(matches!(
             decoder("Content-Length: -1\r\n"),
@@ -245,6 +299,10 @@ mod tests {
         ));
         assert!(matches!(
             decoder("Transfer-Encoding: gzip\r\n"),
+            Err(BodyError::Coding(_))
+        ));
+        assert!(matches!(
+            decoder("Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n"),
             Err(BodyError::Coding(_))
         ));
         assert!(matches!(
