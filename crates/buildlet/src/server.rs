@@ -1,18 +1,19 @@
 //! One connection after another: reads a request, answers it, keeps the connection if both want.
 
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, Read};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use http1::{BodyDecoder, Decoded, RequestHead};
+use http1::{BodyDecoder, RequestHead};
 use subtle::ConstantTimeEq;
 
 use crate::exec::{Exec, Execs, Refusal, Spec};
 use crate::files::{self, FileError};
 use crate::form;
+use crate::stream::{Body, Buffered, Stream, notice_death};
 
 /// Most connections at once; more are closed at once.
 const CONNECTIONS_MAX: usize = 256;
@@ -21,7 +22,7 @@ const CONNECTIONS_MAX: usize = 256;
 const FORM_MAX: usize = 10 << 20;
 
 /// What this buildlet says it speaks. Source: spec buildlet 1.12.
-const PROTOCOL: u32 = 27;
+pub const PROTOCOL: u32 = 27;
 
 pub struct Server {
     workdir: PathBuf,
@@ -43,21 +44,10 @@ pub fn serve(server: &Arc<Server>, listener: &TcpListener) {
             std::thread::sleep(Duration::from_millis(50));
             continue;
         };
-        if server.connections.fetch_add(1, Ordering::SeqCst) >= CONNECTIONS_MAX {
-            server.connections.fetch_sub(1, Ordering::SeqCst);
-            continue;
-        }
+        // Source: golang/build `cmd/buildlet/buildlet.go`.
+        notice_death(&stream, Duration::from_secs(180));
         let server = server.clone();
-        std::thread::spawn(move || {
-            // Small answers wait for nothing; a connection that broke is closed, and that is all.
-            let _ = stream.set_nodelay(true);
-            let _ = Connection {
-                stream,
-                have: Vec::new(),
-            }
-            .run(&server);
-            server.connections.fetch_sub(1, Ordering::SeqCst);
-        });
+        std::thread::spawn(move || server.serve(Buffered::new(Stream::Plain(stream))));
     }
 }
 
@@ -75,17 +65,32 @@ impl Server {
         }
     }
 
+    /// Serves one connection to its end.
+    pub fn serve(&self, stream: Buffered) {
+        if self.connections.fetch_add(1, Ordering::SeqCst) < CONNECTIONS_MAX {
+            // A connection that broke is closed, and that is all.
+            let _ = Connection(stream).run(self);
+        }
+        self.connections.fetch_sub(1, Ordering::SeqCst);
+    }
+
     /// Ends the process when nobody has asked for `limit`: its coordinator is not coming back.
-    pub fn end_when_orphaned(&self, limit: Duration) {
+    pub fn end_when_orphaned(&self, limit: Duration, code: i32) {
         loop {
             let idle = self.asked.lock().expect("no holder panics").elapsed();
             if idle >= limit {
                 eprintln!("buildlet: nobody has asked for {} s, ending", limit.as_secs());
-                self.execs.kill_all();
-                std::process::exit(0);
+                self.end();
+                std::process::exit(code);
             }
             std::thread::sleep(limit - idle);
         }
+    }
+
+    /// Takes no new work and ends what runs.
+    pub fn end(&self) {
+        self.halting.store(true, Ordering::SeqCst);
+        self.execs.kill_all();
     }
 
     fn may(&self, head: &RequestHead) -> bool {
@@ -103,11 +108,7 @@ impl Server {
     }
 }
 
-struct Connection {
-    stream: TcpStream,
-    /// Read and not yet used.
-    have: Vec<u8>,
-}
+struct Connection(Buffered);
 
 /// A whole answer.
 struct Answer {
@@ -159,73 +160,55 @@ impl Connection {
     fn run(mut self, server: &Server) -> io::Result<()> {
         loop {
             let head = loop {
-                match RequestHead::parse(&self.have) {
+                match RequestHead::parse(&self.0.have) {
                     Ok(Some((head, used))) => {
-                        self.have.drain(..used);
+                        self.0.have.drain(..used);
                         break head;
                     }
                     Ok(None) => {
-                        if self.fill()? == 0 {
+                        if self.0.fill()? == 0 {
                             return Ok(());
                         }
                     }
-                    Err(why) => return self.answer(&Answer::error(400, why), false),
+                    Err(why) => return send(&mut self.0, &Answer::error(400, why), false),
                 }
             };
             let body = match BodyDecoder::new(&head) {
                 Ok(body) => body,
-                Err(why) => return self.answer(&Answer::error(400, why), false),
+                Err(why) => return send(&mut self.0, &Answer::error(400, why), false),
             };
-            if head
-                .header("expect")
-                .is_some_and(|value| value.eq_ignore_ascii_case("100-continue"))
-            {
-                self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            if head.expects_continue() {
+                self.0.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
             let keep = head.keeps_alive();
             let mut request = Request {
-                connection: &mut self,
-                body,
+                body: self.0.body(body),
             };
             let answered = request.handle(server, &head)?;
             // What the handler left of the body must go before the next head; a little, then no more.
-            let drained = request.drain(256 * 1024)?;
+            let drained = request.body.drain(256 * 1024)?;
             if let Some(answer) = answered {
-                self.answer(&answer, keep && drained)?;
+                send(&mut self.0, &answer, keep && drained)?;
             }
             if !keep || !drained {
                 return Ok(());
             }
         }
     }
+}
 
-    fn fill(&mut self) -> io::Result<usize> {
-        let mut piece = [0; 64 * 1024];
-        loop {
-            match self.stream.read(&mut piece) {
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                Err(why) => return Err(why),
-                Ok(n) => {
-                    self.have.extend_from_slice(&piece[..n]);
-                    return Ok(n);
-                }
-            }
-        }
-    }
-
-    fn answer(&mut self, answer: &Answer, keep: bool) -> io::Result<()> {
-        let mut out = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nX-Content-Type-Options: nosniff\r\nContent-Length: {}\r\n{}\r\n",
-            answer.status,
-            phrase(answer.status),
-            answer.kind,
-            answer.body.len(),
-            if keep { "" } else { "Connection: close\r\n" },
-        )
-        .into_bytes();
-        out.extend_from_slice(&answer.body);
-        self.stream.write_all(&out)
-    }
+fn send(to: &mut Buffered, answer: &Answer, keep: bool) -> io::Result<()> {
+    let mut out = format!(
+        "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nX-Content-Type-Options: nosniff\r\nContent-Length: {}\r\n{}\r\n",
+        answer.status,
+        phrase(answer.status),
+        answer.kind,
+        answer.body.len(),
+        if keep { "" } else { "Connection: close\r\n" },
+    )
+    .into_bytes();
+    out.extend_from_slice(&answer.body);
+    to.send(&out)
 }
 
 fn phrase(status: u16) -> &'static str {
@@ -243,59 +226,7 @@ fn phrase(status: u16) -> &'static str {
 
 /// A request whose body is read as it comes.
 struct Request<'a> {
-    connection: &'a mut Connection,
-    body: BodyDecoder,
-}
-
-impl Read for Request<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if out.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            let have = &self.connection.have;
-            // Never more is looked at than fits: what is looked at is used up.
-            let window = &have[..have.len().min(out.len())];
-            let framed = self.body.clone();
-            match self.body.decode(window).map_err(io::Error::other)? {
-                Decoded::Data { skip, take } => {
-                    out[..take].copy_from_slice(&window[skip..skip + take]);
-                    self.connection.have.drain(..skip + take);
-                    return Ok(take);
-                }
-                Decoded::End { used } => {
-                    self.connection.have.drain(..used);
-                    return Ok(0);
-                }
-                Decoded::More { used } => {
-                    let short = window.len() < have.len();
-                    self.connection.have.drain(..used);
-                    if short && used == 0 {
-                        // A line between chunks is longer than the room: look at all there is.
-                        self.body = framed;
-                        let have = &self.connection.have;
-                        let end = have
-                            .windows(2)
-                            .position(|pair| pair == b"\r\n")
-                            .map_or(have.len(), |at| at + 2);
-                        if let Decoded::More { used } =
-                            self.body.decode(&have[..end]).map_err(io::Error::other)?
-                        {
-                            self.connection.have.drain(..used);
-                            if used > 0 {
-                                continue;
-                            }
-                        }
-                    } else if short {
-                        continue;
-                    }
-                    if self.connection.fill()? == 0 {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                }
-            }
-        }
-    }
+    body: Body<'a>,
 }
 
 impl Request<'_> {
@@ -351,7 +282,7 @@ impl Request<'_> {
             ("/workdir", _) => Answer::ok(server.workdir.display().to_string()),
             ("/writetgz", _) => {
                 let dir = form::get(&query, "dir").unwrap_or_default().to_owned();
-                files::unpack(&server.workdir, &dir, &mut *self)
+                files::unpack(&server.workdir, &dir, &mut self.body)
                     .map_or_else(Answer::from, |()| Answer::ok("OK"))
             }
             ("/write", _) => {
@@ -360,7 +291,7 @@ impl Request<'_> {
                     path.unwrap_or_default().to_owned(),
                     mode.unwrap_or_default().to_owned(),
                 );
-                let put = files::put(&server.workdir, &path, &mode, self);
+                let put = files::put(&server.workdir, &path, &mode, &mut self.body);
                 put.map_or_else(Answer::from, |()| Answer::ok("OK"))
             }
             ("/removeall", _) => match self.form()? {
@@ -377,8 +308,8 @@ impl Request<'_> {
             },
             ("/halt", _) => {
                 server.halting.store(true, Ordering::SeqCst);
-                self.connection.answer(&Answer::ok(""), false)?;
-                server.execs.kill_all();
+                send(self.body.connection, &Answer::ok(""), false)?;
+                server.end();
                 std::thread::sleep(Duration::from_secs(1));
                 std::process::exit(0);
             }
@@ -425,7 +356,9 @@ impl Request<'_> {
     /// The whole body as a form; the `Err` is an answer to a body too large.
     fn form(&mut self) -> io::Result<Result<Vec<(String, String)>, Answer>> {
         let mut body = Vec::new();
-        self.take(FORM_MAX as u64 + 1).read_to_end(&mut body)?;
+        (&mut self.body)
+            .take(FORM_MAX as u64 + 1)
+            .read_to_end(&mut body)?;
         if body.len() > FORM_MAX {
             return Ok(Err(Answer::error(
                 413,
@@ -456,12 +389,12 @@ impl Request<'_> {
 
     /// Sends output from `offset` on until the command has ended, then how it ended as trailers.
     fn follow(&mut self, exec: &Exec, offset: u64) -> io::Result<()> {
-        let stream = &mut self.connection.stream;
+        let connection = &mut *self.body.connection;
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n\
              Trailer: Process-State, Burrow-Exec\r\nBurrow-Offset: {offset}\r\nTransfer-Encoding: chunked\r\n\r\n"
         );
-        stream.write_all(head.as_bytes())?;
+        connection.send(head.as_bytes())?;
         let mut file = exec.reader()?;
         io::Seek::seek(&mut file, io::SeekFrom::Start(offset))?;
         let (mut at, mut piece) = (offset, vec![0; 256 * 1024]);
@@ -473,7 +406,7 @@ impl Request<'_> {
                 if n == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                stream.write_all(&http1::chunk(&piece[..n]))?;
+                connection.send(&http1::chunk(&piece[..n]))?;
                 at += n as u64;
             }
             if let Some(end) = state.end {
@@ -484,37 +417,12 @@ impl Request<'_> {
                     state.bytes
                 );
                 let trailers = [("Process-State", end.state.as_str()), ("Burrow-Exec", &detail)];
-                return stream.write_all(&http1::last_chunk(&trailers));
+                return connection.send(&http1::last_chunk(&trailers));
             }
-            if gone(stream) {
+            if connection.is_gone() {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
         }
-    }
-
-    /// Reads on to the body's end, at most `limit` bytes; whether it came.
-    fn drain(&mut self, limit: u64) -> io::Result<bool> {
-        if self.body.is_done() {
-            return Ok(true);
-        }
-        let read = io::copy(&mut self.take(limit), &mut io::sink())?;
-        Ok(read < limit)
-    }
-}
-
-/// Whether the peer has closed; bytes that wait are the next request.
-fn gone(stream: &TcpStream) -> bool {
-    if stream.set_nonblocking(true).is_err() {
-        return true;
-    }
-    let mut one = [0];
-    let peeked = stream.peek(&mut one);
-    if stream.set_nonblocking(false).is_err() {
-        return true;
-    }
-    match peeked {
-        Ok(n) => n == 0,
-        Err(why) => why.kind() != io::ErrorKind::WouldBlock,
     }
 }
 

@@ -1,0 +1,345 @@
+//! Dials the coordinator, registers, and brings it the connections it asks for; for ever.
+//!
+//! When the connection is lost it registers anew as the same machine: commands of `/burrow/exec` go on
+//! meanwhile.
+//!
+//! Source: golang/build `cmd/buildlet/reverse.go`, `revdial/v2/revdial.go`.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, KeyInit, Mac};
+use revdial::v2::{Listener, ListenerEvent, pickup_failed_line};
+use rustls::ClientConnection;
+
+use crate::dial::{Coordinator, UpgradeError, upgrade};
+use crate::server::{PROTOCOL, Server};
+use crate::stream::{Buffered, Stream};
+
+/// Without a line from the coordinator, which owes one every 30 s.
+const SILENCE_LIMIT: Duration = Duration::from_secs(100);
+/// From a request for a connection to its 101; also for a registration.
+const PICKUP_LIMIT: Duration = Duration::from_secs(30);
+/// Connections on their way at once.
+const PICKUPS_MAX: usize = 64;
+/// For one control line to be taken.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// The longest pause between two registrations.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Who this machine says it is.
+pub struct Identity {
+    pub host_type: String,
+    pub hostname: String,
+    /// Never printed.
+    pub key: String,
+    /// The same for the life of this process.
+    pub instance: String,
+}
+
+/// The coordinator does not want this machine: trying again would change nothing.
+#[derive(Debug)]
+pub struct Refused(pub String);
+
+/// Registers again and again; returns when it is refused.
+pub fn run(server: &Arc<Server>, coordinator: &Arc<Coordinator>, identity: &Identity) -> Refused {
+    let mut failures = 0;
+    loop {
+        let lost = match register(coordinator, identity) {
+            Ok(control) => {
+                let (host, host_type) = (&coordinator.host, &identity.host_type);
+                eprintln!(
+                    "buildlet: registered with {host} as {} ({host_type})",
+                    identity.hostname
+                );
+                failures = 0;
+                let control = Arc::new(control);
+                let why = listen(&control, server, coordinator);
+                // Its pick-ups may hold it a while: the coordinator shall not.
+                let _ = control.tcp.shutdown(std::net::Shutdown::Both);
+                why
+            }
+            Err(UpgradeError::Refused { status, text }) if is_final(status) => {
+                return Refused(format!("the coordinator refused this machine ({status}): {text}"));
+            }
+            Err(why) => why.to_string(),
+        };
+        let pause = pause(failures, random());
+        failures += 1;
+        eprintln!(
+            "buildlet: not connected to {}: {lost}; trying again in {:.1} s",
+            coordinator.host,
+            pause.as_secs_f32()
+        );
+        std::thread::sleep(pause);
+    }
+}
+
+/// Whether an answer to a registration will be the same next time.
+fn is_final(status: u16) -> bool {
+    matches!(status, 400..500) && !matches!(status, 408 | 425 | 429)
+}
+
+/// Before the next try after so many that failed: 1 s, doubled up to a minute, of which `random` takes
+/// up to half away, so that machines do not come back all at once.
+fn pause(failures: u32, random: u8) -> Duration {
+    let whole = PAUSE_MAX.min(Duration::from_secs(1 << failures.min(6)));
+    whole - whole.mul_f32(f32::from(random) / 510.0)
+}
+
+fn random() -> u8 {
+    let mut byte = [0];
+    // Without randomness machines come back together, which is no harm to this one.
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut byte);
+    byte[0]
+}
+
+fn register(coordinator: &Coordinator, identity: &Identity) -> Result<Control, UpgradeError> {
+    let deadline = Instant::now() + PICKUP_LIMIT;
+    let Identity {
+        host_type,
+        hostname,
+        key,
+        instance,
+    } = identity;
+    let headers = format!(
+        "X-Go-Builder-Hostname: {hostname}\r\nX-Go-Builder-Key: {key}\r\nX-Go-Builder-Version: {PROTOCOL}\r\n\
+         X-Go-Host-Type: {host_type}\r\nX-Revdial-Version: 2\r\nX-Burrow-Instance: {instance}\r\n"
+    );
+    let tls = coordinator.dial(deadline)?;
+    let opened = upgrade(
+        Buffered::new(Stream::Dialled(Box::new(tls))),
+        "/reverse",
+        &headers,
+        deadline,
+    )?;
+    let Stream::Dialled(tls) = opened.stream else {
+        return Err(io::Error::other("not a dialled connection").into());
+    };
+    let (tls, tcp) = tls.into_parts();
+    tcp.set_write_timeout(Some(WRITE_LIMIT))?;
+    Ok(Control {
+        tcp,
+        tls: Mutex::new(tls),
+        early: opened.have,
+    })
+}
+
+/// The control connection. One thread waits for its bytes, any may send a line: TLS is locked only
+/// while bytes pass through it.
+struct Control {
+    tcp: TcpStream,
+    tls: Mutex<ClientConnection>,
+    /// What came with the 101.
+    early: Vec<u8>,
+}
+
+impl Control {
+    /// What the coordinator sent next; empty: it has closed.
+    fn receive(&self, deadline: Instant) -> io::Result<Vec<u8>> {
+        let mut plain = self.decrypted(&[])?;
+        let mut piece = [0; 4096];
+        while plain.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(silent());
+            }
+            self.tcp.set_read_timeout(Some(left))?;
+            match (&self.tcp).read(&mut piece) {
+                Ok(0) => return Ok(Vec::new()),
+                Ok(n) => plain = self.decrypted(&piece[..n])?,
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                Err(why) if matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    return Err(silent());
+                }
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(plain)
+    }
+
+    fn decrypted(&self, mut bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut tls = self.tls.lock().expect("no holder panics");
+        let mut plain = Vec::new();
+        loop {
+            if !bytes.is_empty() {
+                tls.read_tls(&mut bytes)?;
+            }
+            let state = tls.process_new_packets().map_err(io::Error::other)?;
+            let had = plain.len();
+            plain.resize(had + state.plaintext_bytes_to_read(), 0);
+            tls.reader().read_exact(&mut plain[had..])?;
+            if bytes.is_empty() {
+                self.flush(&mut tls)?;
+                if plain.is_empty() && state.peer_has_closed() {
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the coordinator closed it",
+                    ));
+                }
+                return Ok(plain);
+            }
+        }
+    }
+
+    fn send(&self, line: &[u8]) -> io::Result<()> {
+        let mut tls = self.tls.lock().expect("no holder panics");
+        tls.writer().write_all(line)?;
+        self.flush(&mut tls)
+    }
+
+    fn flush(&self, tls: &mut ClientConnection) -> io::Result<()> {
+        while tls.wants_write() {
+            tls.write_tls(&mut &self.tcp)?;
+        }
+        Ok(())
+    }
+}
+
+fn silent() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("no word from the coordinator for {} s", SILENCE_LIMIT.as_secs()),
+    )
+}
+
+/// Does what the control connection asks for until it ends; returns why it ended.
+fn listen(control: &Arc<Control>, server: &Arc<Server>, coordinator: &Arc<Coordinator>) -> String {
+    let mut listener = Listener::new();
+    let under_way = Arc::new(AtomicUsize::new(0));
+    let mut deadline = Instant::now() + SILENCE_LIMIT;
+    let mut bytes = control.early.clone();
+    loop {
+        let events = match listener.receive(&bytes) {
+            Ok(events) => events,
+            Err(why) => return format!("the coordinator broke the protocol: {why}"),
+        };
+        if bytes.contains(&b'\n') {
+            deadline = Instant::now() + SILENCE_LIMIT;
+        }
+        for event in events {
+            match event {
+                ListenerEvent::KeepAlive => {}
+                ListenerEvent::Dial { path } => {
+                    let (control, server, coordinator) =
+                        (control.clone(), server.clone(), coordinator.clone());
+                    let under_way = under_way.clone();
+                    if under_way.fetch_add(1, Ordering::SeqCst) >= PICKUPS_MAX {
+                        under_way.fetch_sub(1, Ordering::SeqCst);
+                        let why = format!("{PICKUPS_MAX} connections are on their way already");
+                        if let Err(why) = control.send(&pickup_failed_line(&path, &why)) {
+                            return why.to_string();
+                        }
+                        continue;
+                    }
+                    std::thread::spawn(move || {
+                        let picked_up = pick_up(&coordinator, &path);
+                        under_way.fetch_sub(1, Ordering::SeqCst);
+                        match picked_up {
+                            Ok(stream) => {
+                                drop(control);
+                                server.serve(stream);
+                            }
+                            // The control connection may have ended meanwhile, which its reader tells.
+                            Err(why) => drop(control.send(&pickup_failed_line(&path, &why.to_string()))),
+                        }
+                    });
+                }
+            }
+        }
+        bytes = match control.receive(deadline) {
+            Ok(bytes) if bytes.is_empty() => return "the coordinator closed the connection".to_owned(),
+            Ok(bytes) => bytes,
+            Err(why) => return why.to_string(),
+        };
+    }
+}
+
+fn pick_up(coordinator: &Coordinator, path: &str) -> Result<Buffered, UpgradeError> {
+    let deadline = Instant::now() + PICKUP_LIMIT;
+    let tls = coordinator.dial(deadline)?;
+    upgrade(Buffered::new(Stream::Dialled(Box::new(tls))), path, "", deadline)
+}
+
+/// The public key of the original's development mode. Source: golang/build `cmd/coordinator/dash.go`.
+pub fn development_key(host_type: &str) -> String {
+    let mut mac = Hmac::<md5::Md5>::new_from_slice(b"gophers rule").expect("HMAC takes keys of every length");
+    mac.update(host_type.as_bytes());
+    let digest = mac.finalize().into_bytes();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The key for a host type: the file that `$GO_BUILD_KEY_PATH` names, else `~/.gobuildkey-TYPE`;
+/// removed after reading where `$GO_BUILD_KEY_DELETE_AFTER_READ` says so.
+pub fn read_key(host_type: &str, env: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    let path = env("GO_BUILD_KEY_PATH").map_or_else(
+        || PathBuf::from(env("HOME").unwrap_or("/root".to_owned())).join(format!(".gobuildkey-{host_type}")),
+        PathBuf::from,
+    );
+    let shown = path.display();
+    let text = std::fs::read_to_string(&path).map_err(|why| {
+        format!("cannot read the key `{shown}`: {why}; name another file by GO_BUILD_KEY_PATH")
+    })?;
+    let key = text.trim();
+    if key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(format!(
+            "the key `{shown}` is no key; wanted one line of text without spaces"
+        ));
+    }
+    if crate::form::is_true(env("GO_BUILD_KEY_DELETE_AFTER_READ").as_deref()) {
+        std::fs::remove_file(&path).map_err(|why| format!("cannot remove the key `{shown}`: {why}"))?;
+    }
+    Ok(key.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_minute_less_some_chance() {
+        let whole: Vec<u64> = (0..9).map(|n| pause(n, 0).as_secs()).collect();
+        assert_eq!(whole, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(pause(9, 255), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn only_the_coordinators_no_is_final() {
+        let finals: Vec<u16> = [400, 408, 412, 429, 500, 503, 307]
+            .into_iter()
+            .filter(|status| is_final(*status))
+            .collect();
+        assert_eq!(finals, [400, 412]);
+    }
+
+    #[test]
+    fn development_keys_are_those_of_the_original() {
+        assert_eq!(development_key("host-test"), "23b7aaf3a8eda20c9e3182c17b2ce9ed");
+    }
+
+    #[test]
+    fn a_key_is_trimmed_and_removed_if_asked() {
+        let home = tempfile::tempdir().expect("a folder");
+        let path = home.path().join(".gobuildkey-host-x");
+        let read = |delete: &str| {
+            read_key("host-x", |name| match name {
+                "HOME" => Some(home.path().display().to_string()),
+                "GO_BUILD_KEY_DELETE_AFTER_READ" => Some(delete.to_owned()),
+                _ => None,
+            })
+        };
+        assert!(read("").expect_err("no file").contains(".gobuildkey-host-x"));
+        for bad in [" \n", "a b", "a\r\nX: y"] {
+            std::fs::write(&path, bad).expect("written");
+            assert!(read("").is_err(), "{bad:?}");
+        }
+        std::fs::write(&path, "4f2a\n").expect("written");
+        assert_eq!(read("0").as_deref(), Ok("4f2a"));
+        assert_eq!(read("true").as_deref(), Ok("4f2a"));
+        assert!(!path.exists());
+    }
+}

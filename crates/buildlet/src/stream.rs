@@ -1,0 +1,183 @@
+//! A byte stream that has been accepted or dialled, and what has been read off it ahead of its use.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use http1::{BodyDecoder, Decoded};
+use rustls::{ClientConnection, StreamOwned};
+
+/// Bytes read ahead of their use while an answer is under way; more stay with the kernel.
+const AHEAD_MAX: usize = 64 * 1024;
+
+pub enum Stream {
+    Plain(TcpStream),
+    Dialled(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(tcp) => tcp,
+            Stream::Dialled(tls) => &tls.sock,
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(tcp) => tcp.read(out),
+            Stream::Dialled(tls) => tls.read(out),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(tcp) => tcp.write(bytes),
+            Stream::Dialled(tls) => tls.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(tcp) => tcp.flush(),
+            Stream::Dialled(tls) => tls.flush(),
+        }
+    }
+}
+
+/// A stream with what was read and not yet used.
+pub struct Buffered {
+    pub stream: Stream,
+    pub have: Vec<u8>,
+}
+
+impl Buffered {
+    pub fn new(stream: Stream) -> Buffered {
+        Buffered {
+            stream,
+            have: Vec::new(),
+        }
+    }
+
+    /// Reads some more; 0: the peer sends no more.
+    pub fn fill(&mut self) -> io::Result<usize> {
+        let mut piece = [0; 64 * 1024];
+        loop {
+            match self.stream.read(&mut piece) {
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                Err(why) => return Err(why),
+                Ok(n) => {
+                    self.have.extend_from_slice(&piece[..n]);
+                    return Ok(n);
+                }
+            }
+        }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
+    }
+
+    /// Whether the peer has gone, without waiting; what it sent meanwhile is the next request.
+    pub fn is_gone(&mut self) -> bool {
+        if self.have.len() >= AHEAD_MAX {
+            return false;
+        }
+        if self.stream.tcp().set_nonblocking(true).is_err() {
+            return true;
+        }
+        let filled = self.fill();
+        if self.stream.tcp().set_nonblocking(false).is_err() {
+            return true;
+        }
+        match filled {
+            Ok(n) => n == 0,
+            Err(why) => why.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Reads a body framed as `decoder` says, and not a byte of what follows it.
+    pub fn body(&mut self, decoder: BodyDecoder) -> Body<'_> {
+        Body {
+            connection: self,
+            decoder,
+            ready: 0,
+        }
+    }
+}
+
+/// A body that is read as it comes.
+pub struct Body<'a> {
+    pub connection: &'a mut Buffered,
+    decoder: BodyDecoder,
+    /// How many bytes at the front of `have` are body.
+    ready: usize,
+}
+
+impl Body<'_> {
+    /// Reads on to the body's end, at most `limit` bytes; whether it came.
+    pub fn drain(&mut self, limit: u64) -> io::Result<bool> {
+        if self.ready == 0 && self.decoder.is_done() {
+            return Ok(true);
+        }
+        let read = io::copy(&mut self.take(limit), &mut io::sink())?;
+        Ok(read < limit)
+    }
+}
+
+impl Read for Body<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if out.is_empty() {
+            return Ok(0);
+        }
+        while self.ready == 0 {
+            let have = &mut self.connection.have;
+            match self.decoder.decode(have).map_err(io::Error::other)? {
+                Decoded::Data { skip, take } => {
+                    have.drain(..skip);
+                    self.ready = take;
+                }
+                Decoded::End { used } => {
+                    have.drain(..used);
+                    return Ok(0);
+                }
+                Decoded::More { used } => {
+                    have.drain(..used);
+                    if self.connection.fill()? == 0 {
+                        if self.decoder.ends_with_connection() {
+                            return Ok(0);
+                        }
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+            }
+        }
+        let n = out.len().min(self.ready);
+        out[..n].copy_from_slice(&self.connection.have[..n]);
+        self.connection.have.drain(..n);
+        self.ready -= n;
+        Ok(n)
+    }
+}
+
+/// Notices a peer that is gone without a word: `idle` without traffic, then probes; and, where the
+/// system knows that, a minute without an acknowledgement of what was sent.
+pub fn notice_death(tcp: &TcpStream, idle: Duration) {
+    use rustix::net::sockopt;
+    // Each is a help and not a need.
+    let _ = tcp.set_nodelay(true);
+    let _ = sockopt::set_socket_keepalive(tcp, true);
+    #[cfg(not(target_os = "openbsd"))]
+    {
+        #[cfg(not(any(target_os = "macos", target_os = "ios")))]
+        let _ = sockopt::set_tcp_keepidle(tcp, idle);
+        let _ = sockopt::set_tcp_keepintvl(tcp, Duration::from_secs(15));
+    }
+    #[cfg(target_os = "linux")]
+    let _ = sockopt::set_tcp_user_timeout(tcp, 60_000);
+}

@@ -1,0 +1,149 @@
+//! Which coordinators a buildlet that dials in believes to be its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+pub enum Trust {
+    /// The roots that browsers trust, as they were when this program was built.
+    PublicRoots,
+    /// The certificates in this PEM file and nobody else.
+    CaFile(PathBuf),
+    /// The one certificate whose SHA-256 this is, whatever name it bears.
+    Fingerprint([u8; 32]),
+    /// Anybody. Source: what golang/build `cmd/buildlet/reverse.go` does in development.
+    Anybody,
+}
+
+/// 64 hex digits, with colons or without, as `openssl x509 -fingerprint -sha256` prints them.
+pub fn parse_fingerprint(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text
+        .chars()
+        .filter(|c| *c != ':')
+        .map(|c| c.to_digit(16).map(|digit| digit as u8))
+        .collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits
+        .chunks(2)
+        .map(|pair| pair[0] << 4 | pair[pair.len() - 1])
+        .collect();
+    bytes.try_into().ok().filter(|_| digits.len() == 64)
+}
+
+impl Trust {
+    pub fn client_config(&self) -> Result<ClientConfig, String> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|why| format!("cannot set TLS up: {why}"))?;
+        let verifier = |only| Arc::new(Pinned { only, provider });
+        Ok(match self {
+            Trust::PublicRoots => {
+                let roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+                builder.with_root_certificates(roots).with_no_client_auth()
+            }
+            Trust::CaFile(path) => {
+                let bad =
+                    |why: String| format!("-ca-file: `{}`: {why}; wanted PEM certificates", path.display());
+                let mut roots = RootCertStore::empty();
+                for certificate in CertificateDer::pem_file_iter(path).map_err(|why| bad(why.to_string()))? {
+                    let certificate = certificate.map_err(|why| bad(why.to_string()))?;
+                    roots.add(certificate).map_err(|why| bad(why.to_string()))?;
+                }
+                if roots.is_empty() {
+                    return Err(bad("it holds none".to_owned()));
+                }
+                builder.with_root_certificates(roots).with_no_client_auth()
+            }
+            Trust::Fingerprint(wanted) => {
+                let verifier = verifier(Some(*wanted));
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(verifier)
+                    .with_no_client_auth()
+            }
+            Trust::Anybody => {
+                let verifier = verifier(None);
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(verifier)
+                    .with_no_client_auth()
+            }
+        })
+    }
+}
+
+/// Takes one certificate, or any; that the peer holds its key is checked all the same.
+#[derive(Debug)]
+struct Pinned {
+    only: Option<[u8; 32]>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let found = ::ring::digest::digest(&::ring::digest::SHA256, leaf);
+        match self.only {
+            Some(wanted) if wanted[..] != *found.as_ref() => {
+                let found: String = found.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+                Err(rustls::Error::General(format!(
+                    "the coordinator's certificate has the fingerprint {found}, which is not the one given"
+                )))
+            }
+            _ => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_fingerprint;
+
+    #[test]
+    fn fingerprints_are_read_as_openssl_prints_them() {
+        let plain = "0f".repeat(32);
+        assert_eq!(parse_fingerprint(&plain), Some([15; 32]));
+        let colons = vec!["0F"; 32].join(":");
+        assert_eq!(parse_fingerprint(&colons), Some([15; 32]));
+        for bad in ["", &plain[1..], "xy", &format!("{plain}00")] {
+            assert_eq!(parse_fingerprint(bad), None, "{bad}");
+        }
+    }
+}
