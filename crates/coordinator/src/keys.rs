@@ -61,7 +61,7 @@ impl KeyCheck for Keys {
                             "cannot look up a key for {host_type}: {:#}",
                             anyhow::Error::from(why)
                         );
-                        false
+                        return KeyVerdict::CannotTell;
                     }
                 };
             }

@@ -47,6 +47,8 @@ pub enum KeyVerdict {
     Bad,
     /// The key is right, but the farm has no such host type. Strangers do not learn which exist.
     UnknownHostType,
+    /// Keys cannot be looked up at the moment: the machine may try again.
+    CannotTell,
 }
 
 /// A registration turned down.
@@ -92,6 +94,7 @@ pub(crate) async fn admit(head: &RegisterHead, keys: &dyn KeyCheck) -> Result<Ho
     match keys.check(&host_type, head.key.trim()).await {
         KeyVerdict::Good => Ok(host_type),
         KeyVerdict::Bad => Err(invalid),
+        KeyVerdict::CannotTell => Err(Refusal::new(503, "keys cannot be looked up at the moment")),
         KeyVerdict::UnknownHostType => Err(Refusal::new(
             412,
             format!("unknown host type `{host_type}`; the farm's configuration has none of that name"),

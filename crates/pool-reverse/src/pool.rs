@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::admit::{KeyCheck, Refusal, RegisterHead, WRITE_LIMIT, admit, refuse, switch};
+use crate::admit::{KeyCheck, KeyVerdict, Refusal, RegisterHead, WRITE_LIMIT, admit, refuse, switch};
 use crate::bad_keys::BadKeys;
 use crate::names::{machine_name, without_port};
 use crate::tied::Tied;
@@ -40,6 +40,8 @@ pub struct ReverseConfig {
     pub heartbeat: Duration,
     /// Looks in a row that may fail before a machine is given up. Each has 20 s.
     pub heartbeat_failures: u32,
+    /// Between two looks at whether a machine's key still opens.
+    pub key_check: Duration,
     pub dialer: DialerLimits,
 }
 
@@ -49,6 +51,7 @@ impl Default for ReverseConfig {
             bad_keys_per_minute: 10,
             heartbeat: Duration::from_secs(10),
             heartbeat_failures: 3,
+            key_check: Duration::from_secs(30),
             dialer: DialerLimits::default(),
         }
     }
@@ -238,6 +241,7 @@ impl ReversePool {
             session: admitted.session,
         };
         let (peer, hostname) = (&admitted.head.peer, &admitted.head.hostname);
+        let mut unwelcome = false;
         let why = match switch(&mut stream).await {
             Err(error) => format!("the answer to its registration could not be written: {error}"),
             Ok(()) => {
@@ -248,11 +252,16 @@ impl ReversePool {
                     why = self.read(admitted.session, read) => why,
                     why = self.write(admitted.session, lines, write) => why,
                     why = self.care(&admitted) => why,
+                    why = self.unwelcome(&admitted) => {
+                        unwelcome = true;
+                        why
+                    }
                 }
             }
         };
         match guard.end() {
-            Some((machine, down)) => {
+            Some((machine, mut down)) => {
+                down.may_return &= !unwelcome;
                 info!(machine.id = %machine, peer, "reverse machine {machine} is down: {why}");
                 // Fails only if nobody listens any more.
                 let _ = self.0.events.send(down.event(machine, why)).await;
@@ -316,6 +325,24 @@ impl ReversePool {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return format!("its control connection broke: {error}"),
                 Err(_) => return format!("its control connection took no line for {WRITE_LIMIT:?}"),
+            }
+        }
+    }
+
+    /// Returns when the machine may not stay: its key was revoked, or its host type is gone.
+    async fn unwelcome(&self, admitted: &Admitted) -> String {
+        loop {
+            sleep(self.0.config.key_check).await;
+            let key = admitted.head.key.trim();
+            match self.0.keys.check(&admitted.host_type, key).await {
+                KeyVerdict::Good | KeyVerdict::CannotTell => {}
+                KeyVerdict::Bad => return "its key was revoked".to_owned(),
+                KeyVerdict::UnknownHostType => {
+                    return format!(
+                        "the farm's configuration has no host type `{}` any more",
+                        admitted.host_type
+                    );
+                }
             }
         }
     }

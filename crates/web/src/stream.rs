@@ -67,8 +67,16 @@ impl AsyncRead for RawStream {
         }
         match &mut self.io {
             Io::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Io::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Io::Tls(tls) => Pin::new(tls).poll_read(cx, buf).map_err(plainly),
         }
+    }
+}
+
+/// In words for whoever reads why a machine is gone: rustls explains to programmers.
+fn plainly(fault: io::Error) -> io::Error {
+    match fault.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::new(fault.kind(), "the peer ended it without a word"),
+        _ => fault,
     }
 }
 

@@ -1,6 +1,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pool_reverse::KeyVerdict;
 use tokio::time::{Instant, sleep};
 
 use crate::farm::{Buildlet, Farm, GO, OURS, head};
@@ -41,4 +42,28 @@ async fn two_missed_heartbeats_are_forgiven() {
         sleep(Duration::from_secs(60)).await;
     }
     assert!(farm.events.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_whose_key_is_revoked_has_to_go_and_is_not_waited_for() {
+    for verdict in [KeyVerdict::Bad, KeyVerdict::UnknownHostType] {
+        let mut farm = Farm::new();
+        let buildlet = Buildlet::start(&farm.pool, head(), OURS);
+        assert_eq!(farm.event().await.0, "up mac7");
+        *farm.verdict.lock().unwrap() = Some(verdict);
+        assert_eq!(farm.event().await.0, "down mac7");
+        buildlet.ended().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_cannot_be_looked_up_turn_nobody_away_for_good() {
+    let mut farm = Farm::new();
+    let _buildlet = Buildlet::start(&farm.pool, head(), OURS);
+    assert_eq!(farm.event().await.0, "up mac7");
+    *farm.verdict.lock().unwrap() = Some(KeyVerdict::CannotTell);
+    sleep(Duration::from_secs(3600)).await;
+    assert!(farm.events.try_recv().is_err());
+    let said = farm.refused(head()).await;
+    assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
 }
