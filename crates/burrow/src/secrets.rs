@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use buildlet_api::keys::MasterKey;
 use comfy_table::{Table, presets};
-use config::Config;
-use ids::Timestamp;
+use config::{Config, Pool};
+use ids::{HostType, Timestamp};
 use store::Store;
 use store::read::{KeyRow, Role, TokenRow};
 
@@ -22,7 +22,7 @@ const DEVELOPMENT_MASTER: &[u8] = b"gophers rule";
 const OWN_TOKEN: &str = "up";
 
 pub async fn token(global: &Global, token: &Token) -> Result<Exit, Failure> {
-    let store = open(global, token.config.as_deref()).await?;
+    let (_, store) = open(global, token.config.as_deref()).await?;
     let now = wall();
     match &token.command {
         TokenCommand::New { name, role, expires } => {
@@ -53,12 +53,15 @@ pub async fn key(global: &Global, key: &Key) -> Result<Exit, Failure> {
     {
         return derive(master_key.as_deref(), names);
     }
-    let store = open(global, key.config.as_deref()).await?;
+    let (config, store) = open(global, key.config.as_deref()).await?;
     let now = wall();
     match &key.command {
         KeyCommand::New { name, host_type } => {
             let made = store.create_key(name, host_type, now).await.map_err(failure)?;
             tell_once(global, "key", made.row.id, name, &made.secret);
+            if !global.json {
+                tell_how_to_dial_in(&config, host_type)?;
+            }
         }
         KeyCommand::List => list_keys(global, &store.keys().await.map_err(failure)?),
         KeyCommand::Revoke { id } => {
@@ -133,7 +136,7 @@ fn derive(master: Option<&Path>, names: &[String]) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-async fn open(global: &Global, config: Option<&Path>) -> Result<Store, Failure> {
+async fn open(global: &Global, config: Option<&Path>) -> Result<(Config, Store), Failure> {
     let defaults = farm_file::defaults(global)?;
     let file = config.map(PathBuf::from).or_else(|| {
         let here = PathBuf::from(farm_file::NAME);
@@ -150,7 +153,8 @@ async fn open(global: &Global, config: Option<&Path>) -> Result<Store, Failure> 
     if config.farm.store == config::StoreUrl::Embedded {
         farm_file::make_state_dir(&config.farm.state_dir)?;
     }
-    open_store(&config).await
+    let store = open_store(&config).await?;
+    Ok((config, store))
 }
 
 async fn open_store(config: &Config) -> Result<Store, Failure> {
@@ -182,6 +186,38 @@ fn tell_once(global: &Global, kind: &str, id: i64, name: &str, secret: &str) {
         "{kind} {id} `{}`; keep it now, it is not shown again",
         show::plain(name)
     );
+}
+
+/// What the owner of the machine does with the key, as far as the configuration tells.
+fn tell_how_to_dial_in(config: &Config, host_type: &HostType) -> Result<(), Failure> {
+    match config.hosts.get(host_type).map(|host| &host.pool) {
+        Some(Pool::Reverse { .. }) => {}
+        Some(Pool::Local { .. }) => eprintln!(
+            "warning: machines of host type `{host_type}` are started by the farm, none may dial in: `pool` is \"local\""
+        ),
+        None => eprintln!(
+            "warning: the configuration has no host type `{host_type}`; until it has, with pool = \"reverse\", the key opens nothing"
+        ),
+    }
+    let Some(door) = config.farm.listen_https else {
+        eprintln!("warning: without `listen_https` in [farm] no machine can dial in");
+        return Ok(());
+    };
+    let trust = match config.farm.tls {
+        // Of an authority that the machine trusts, or knows what to do about.
+        Some(_) => String::new(),
+        None => {
+            let made = web::fingerprint(&config.farm.state_dir.join("tls/cert.pem"));
+            let made = made.map_err(|why| Failure::from(anyhow::Error::from(why)))?;
+            let known = made.unwrap_or("(shown once the farm was started)".to_owned());
+            format!(" -fingerprint={known}")
+        }
+    };
+    eprintln!(
+        "on the machine, with the key in a file:\n  GO_BUILD_KEY_PATH=FILE buildlet -coordinator=HOST:{} -reverse-type={host_type}{trust}",
+        door.port()
+    );
+    Ok(())
 }
 
 fn list_tokens(global: &Global, rows: &[TokenRow]) {

@@ -29,5 +29,5 @@ pub use problem::Problem;
 pub use say::{Moment, ago, bytes, duration, plural, segment};
 pub use site::{Frame, Site, Uncompressed};
 pub use stream::RawStream;
-pub use tls::{TlsError, tls_from_files, tls_of_our_own};
+pub use tls::{TlsError, fingerprint, tls_from_files, tls_of_our_own};
 pub use visit::{Visit, Wants, Who};

@@ -94,6 +94,23 @@ pub fn tls_of_our_own(folder: &Path, names: &[String]) -> Result<Arc<ServerConfi
     tls_from_files(&cert, &key)
 }
 
+/// SHA-256 of the first certificate in a PEM file, in hex: what `-fingerprint` of a buildlet takes. `None`: there is no such file.
+///
+/// Blocking: reads a file.
+pub fn fingerprint(cert: &Path) -> Result<Option<String>, TlsError> {
+    if !cert.exists() {
+        return Ok(None);
+    }
+    let leaf = CertificateDer::from_pem_file(cert).map_err(|source| TlsError::Certificate {
+        path: cert.to_owned(),
+        source,
+    })?;
+    let digest = ::ring::digest::digest(&::ring::digest::SHA256, &leaf);
+    Ok(Some(
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+    ))
+}
+
 /// Whole or not at all.
 fn keep(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
     let temporary = path.with_extension("pem.new");

@@ -1,5 +1,6 @@
 //! The program as its users run it: `up --demo`, the clients, a kill, a clean end.
 
+mod dial_in;
 mod peers;
 
 use std::path::Path;

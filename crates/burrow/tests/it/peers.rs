@@ -31,7 +31,7 @@ fn builds_commits(era: Era, door: &str) {
     fs::create_dir(&repo).expect("a folder");
     git(&repo, &["init", "-q", "-b", "main"]);
     commit(&repo, "good", &format!("seq {LINES}; echo \"by $WHO in $PWD\""));
-    let farm = Farm::start(folder.path(), &repo, door);
+    let farm = Farm::start(folder.path(), &repo, door, true);
     let _machine = Supervised::start(&program, folder.path(), door);
 
     let good = wait_for(&farm, 1, "passed");
@@ -85,13 +85,14 @@ fn builds_commits(era: Era, door: &str) {
     wait_for(&farm, 4, "passed");
 }
 
-struct Farm {
+/// A farm of one builder on machines that dial in at `door`.
+pub struct Farm {
     child: Child,
-    state: PathBuf,
+    pub state: PathBuf,
 }
 
 impl Farm {
-    fn start(folder: &Path, repo: &Path, door: &str) -> Farm {
+    pub fn start(folder: &Path, repo: &Path, door: &str, development_keys: bool) -> Farm {
         let config = folder.join("burrow.toml");
         let text = format!(
             r#"
@@ -104,7 +105,7 @@ poll = "1s"
 [host.rack]
 pool = "reverse"
 expect = 1
-accept_development_keys = true
+accept_development_keys = {development_keys}
 [builder.linux-go]
 host = "rack"
 env = ["WHO=go"]
@@ -115,6 +116,8 @@ steps = [{{ name = "script", run = ["sh", "step.sh"] }}]
         );
         fs::write(&config, text).expect("a file");
         let state = folder.join("state");
+        // Of a farm that was killed.
+        let _ = fs::remove_file(state.join("server.json"));
         let child = Command::new(env!("CARGO_BIN_EXE_burrow"))
             .arg("serve")
             .arg("--config")
@@ -173,7 +176,7 @@ impl Drop for Supervised {
     }
 }
 
-fn wait_for(farm: &Farm, build: u64, wanted: &str) -> u64 {
+pub fn wait_for(farm: &Farm, build: u64, wanted: &str) -> u64 {
     until(&format!("build {build} has {wanted}"), || {
         let out = burrow(&farm.state, &["builds", "--json"]);
         let page: serde_json::Value = serde_json::from_slice(&out.stdout).ok()?;
@@ -185,18 +188,18 @@ fn wait_for(farm: &Farm, build: u64, wanted: &str) -> u64 {
     })
 }
 
-fn log_of(farm: &Farm, build: u64) -> String {
+pub fn log_of(farm: &Farm, build: u64) -> String {
     let out = burrow(&farm.state, &["logs", &build.to_string()]);
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
-fn commit(repo: &Path, title: &str, script: &str) {
+pub fn commit(repo: &Path, title: &str, script: &str) {
     fs::write(repo.join("step.sh"), format!("{script}\n")).expect("a file");
     git(repo, &["add", "."]);
     git(repo, &["commit", "-q", "-m", title]);
 }
 
-fn git(repo: &Path, args: &[&str]) {
+pub fn git(repo: &Path, args: &[&str]) {
     let done = Command::new("git")
         .arg("-C")
         .arg(repo)
