@@ -25,6 +25,8 @@ pub struct LineIndex {
     places: Vec<u64>,
     /// How many line ends were seen.
     ends: u64,
+    /// Behind the last line end.
+    ended_at: u64,
     /// Up to where the text was scanned.
     scanned: u64,
 }
@@ -38,6 +40,9 @@ pub struct Lines {
     pub lines: Vec<Vec<u8>>,
     /// How many lines the log has so far; one without its end yet counts.
     pub total: u64,
+    /// How many lines have their ends, and their length in bytes: where a follower goes on.
+    pub complete: u64,
+    pub ended_at: u64,
 }
 
 impl LogStore {
@@ -64,6 +69,40 @@ impl LogStore {
             lines
         }))
     }
+
+    /// The first `most` of the lines that are `wanted`, each with its number counted from 0. Looks at
+    /// the last `within` bytes, or a thousand lines more. `None`: there is no such log.
+    pub async fn find(
+        &self,
+        step: StepId,
+        index: &mut LineIndex,
+        wanted: fn(&[u8]) -> bool,
+        within: u64,
+        most: usize,
+    ) -> Result<Option<Vec<(u64, Vec<u8>)>>, LogError> {
+        let known = index.clone();
+        let found = self
+            .with_layout(step, move |dir, layout| {
+                let mut index = known.clone();
+                index.scan(dir, step, layout)?;
+                let floor = index.scanned.saturating_sub(within);
+                let place = index.places.partition_point(|place| *place <= floor);
+                let first = place.saturating_sub(1) as u64 * EVERY;
+                let mut found = Vec::new();
+                index.walk(dir, step, layout, first, |n, line| {
+                    if found.len() < most && wanted(&line) {
+                        found.push((n, line));
+                    }
+                    found.len() < most
+                })?;
+                Ok((index, found))
+            })
+            .await?;
+        Ok(found.map(|(scanned, found)| {
+            *index = scanned;
+            found
+        }))
+    }
 }
 
 impl LineIndex {
@@ -84,8 +123,9 @@ impl LineIndex {
             }
             for (at, _) in chunk.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
                 self.ends += 1;
+                self.ended_at = self.scanned + at as u64 + 1;
                 if self.ends.is_multiple_of(EVERY) {
-                    self.places.push(self.scanned + at as u64 + 1);
+                    self.places.push(self.ended_at);
                 }
             }
             self.scanned += chunk.len() as u64;
@@ -93,44 +133,66 @@ impl LineIndex {
     }
 
     fn read(&self, dir: &Path, step: StepId, layout: &Layout, first: u64, count: usize) -> io::Result<Lines> {
-        let open = match self.scanned.checked_sub(1) {
-            None => 0,
-            Some(last) => u64::from(layout.read(dir, step, last, 1)? != b"\n"),
-        };
-        let total = self.ends + open;
+        let total = self.ends + u64::from(self.ended_at < self.scanned);
         let wanted = count.min(usize::try_from(total.saturating_sub(first)).unwrap_or(usize::MAX));
-        let mut lines: Vec<Vec<u8>> = Vec::new();
+        let mut lines = Vec::new();
         if wanted > 0 {
-            let mut skip = first % EVERY;
-            let mut at = self.places[(first / EVERY) as usize];
-            let mut line = Vec::new();
-            while lines.len() < wanted && at < self.scanned {
-                let len = CHUNK.min((self.scanned - at) as usize);
-                let chunk = layout.read(dir, step, at, len)?;
-                if chunk.is_empty() {
-                    break;
-                }
-                at += chunk.len() as u64;
-                for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
-                    let (text, ended) = match piece.strip_suffix(b"\n") {
-                        Some(text) => (text, true),
-                        None => (piece, false),
-                    };
-                    if skip == 0 && lines.len() < wanted {
-                        let room = MAX_LINE - line.len();
-                        line.extend(&text[..text.len().min(room)]);
-                    }
-                    if ended && skip > 0 {
-                        skip -= 1;
-                    } else if ended && lines.len() < wanted {
-                        lines.push(std::mem::take(&mut line));
-                    }
-                }
-            }
-            if lines.len() < wanted {
+            self.walk(dir, step, layout, first, |_, line| {
                 lines.push(line);
+                lines.len() < wanted
+            })?;
+        }
+        Ok(Lines {
+            first,
+            lines,
+            total,
+            complete: self.ends,
+            ended_at: self.ended_at,
+        })
+    }
+
+    /// Hands out the lines from `first` on, each with its number, until `each` says no.
+    fn walk(
+        &self,
+        dir: &Path,
+        step: StepId,
+        layout: &Layout,
+        first: u64,
+        mut each: impl FnMut(u64, Vec<u8>) -> bool,
+    ) -> io::Result<()> {
+        let place = (first / EVERY) as usize;
+        let Some(&from) = self.places.get(place) else {
+            return Ok(());
+        };
+        let (mut at, mut n) = (from, place as u64 * EVERY);
+        let mut line = Vec::new();
+        while at < self.scanned {
+            let len = CHUNK.min((self.scanned - at) as usize);
+            let chunk = layout.read(dir, step, at, len)?;
+            if chunk.is_empty() {
+                break;
+            }
+            at += chunk.len() as u64;
+            for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
+                let (text, ended) = match piece.strip_suffix(b"\n") {
+                    Some(text) => (text, true),
+                    None => (piece, false),
+                };
+                if n >= first {
+                    let room = MAX_LINE - line.len();
+                    line.extend(&text[..text.len().min(room)]);
+                }
+                if ended {
+                    if n >= first && !each(n, std::mem::take(&mut line)) {
+                        return Ok(());
+                    }
+                    n += 1;
+                }
             }
         }
-        Ok(Lines { first, lines, total })
+        if n >= first && self.ended_at < self.scanned {
+            each(n, line);
+        }
+        Ok(())
     }
 }

@@ -200,6 +200,37 @@ async fn page_a_hundred_of_a_big_log_is_there() {
     assert_eq!(page.lines, [b"no end yet but now".to_vec(), b"last".to_vec()]);
     let page = logs.lines(step(), &mut index, 300_000, 9).await.unwrap().unwrap();
     assert_eq!((page.lines.len(), page.total), (0, 250_002));
+    let len = logs.len(step()).await.unwrap().unwrap();
+    assert_eq!((page.complete, page.ended_at), (250_001, len - 4));
+}
+
+#[tokio::test]
+async fn lines_are_found_by_what_is_in_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = LogStore::open(dir.path()).await.unwrap();
+    let mut writer = logs.writer(step(), 1 << 30).await.unwrap();
+    let text: String = (0..5_000).map(|n| format!("line {n}\n")).collect();
+    writer.append(text.as_bytes()).await.unwrap();
+    writer.append(b"line open77").await.unwrap();
+    let ends_in_77 = |line: &[u8]| line.ends_with(b"77");
+    let find = async |within: u64, most: usize| {
+        let mut index = LineIndex::default();
+        let found = logs.find(step(), &mut index, ends_in_77, within, most).await;
+        let found = found.unwrap().unwrap();
+        for (n, line) in &found {
+            let wanted = format!("line {n}").replace("5000", "open77");
+            assert_eq!(String::from_utf8_lossy(line), wanted);
+        }
+        found.into_iter().map(|(n, _)| n).collect::<Vec<_>>()
+    };
+    assert_eq!(find(u64::MAX, 3).await, [77, 177, 277]);
+    assert_eq!(find(u64::MAX, 999).await.len(), 51);
+    // The last thousand lines begin at a place that is known.
+    assert_eq!(find(500, 2).await, [4077, 4177]);
+    assert_eq!(find(0, 9).await, [5000]);
+    let (nothing, mut index) = ("9.9.9".parse().unwrap(), LineIndex::default());
+    let none = logs.find(nothing, &mut index, ends_in_77, 9, 9).await;
+    assert_eq!(none.unwrap(), None);
 }
 
 fn small(cases: u32) -> ProptestConfig {
