@@ -1,12 +1,29 @@
 //! Pages and JSON: what was built, what broke, what waits and why.
 //!
 //! Reads the store and the logs; the only thing it writes is what a person asks for, as an intent that the
-//! coordinator takes up. Views are plain values, JSON by serde, HTML by functions of them; start at [`routes`].
+//! coordinator takes up. Each page is a module: a view, which is its JSON, a handler that makes it, and a
+//! function that draws it. No page relies on script. Start at [`routes()`]; `docs/api.md` is the outside.
+
+mod routes; // every address
+
+mod build;
+mod builder;
+mod builds;
+mod commit;
+mod farm;
+mod grid;
+mod machine;
+mod queue;
+mod search;
+mod status;
+mod wish; // what people ask for
 
 mod ansi; // a log's escapes as safe HTML
-mod draw; // views as HTML
-mod routes;
-mod view; // what pages show
+mod failing; // which lines of a log say why
+mod log; // a step's log on a page
+mod part; // pieces that pages are drawn from
+mod raw; // logs as bytes, and as they come
+mod view; // what several pages show
 
 use std::sync::Arc;
 
@@ -15,7 +32,7 @@ use ids::Timestamp;
 use store::Store;
 use web::Site;
 
-pub use routes::routes;
+pub use routes::{paths, routes};
 
 /// What lives in the coordinator's memory and is worth a look.
 pub trait Live: Send + Sync + 'static {

@@ -1,28 +1,37 @@
-//! What pages show, as JSON has it. Times are microseconds since 1970 in UTC.
+//! What several pages show, as JSON has it. Times are microseconds since 1970 in UTC.
 
 use runner::Outcome;
 use serde::Serialize;
-use store::read::{AttemptRow, BuildDetail, BuildRow, BuildState, CommitRow, GridRow, MachineRow};
+use store::read::{BuildRow, BuildState, CommitRow, MachineRow};
 
 #[derive(Debug, Clone, Serialize)]
 pub struct BuildView {
-    pub id: u64,
     pub repo: String,
     pub commit: String,
     pub builder: String,
-    pub status: &'static str,
     pub requested: i64,
-    /// Since when it has been in this state.
-    pub since: i64,
     pub machine: Option<String>,
-    /// Why it waits, failed, was lost or cancelled; empty if there is nothing to say.
-    pub reason: String,
     pub attempts: u32,
-    pub flaky: bool,
-    pub took_ms: u64,
+    #[serde(flatten)]
+    pub cell: CellView,
 }
 
-#[derive(Debug, Clone, Serialize)]
+/// A build where its place already says of what and by whom.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CellView {
+    pub id: u64,
+    pub status: &'static str,
+    /// Since when it has been in this state.
+    pub since: i64,
+    /// Of the latest attempt that ended; 0 before.
+    pub took_ms: u64,
+    /// Passed and failed attempts both.
+    pub flaky: bool,
+    /// Why it waits, failed, was lost or cancelled; empty if there is nothing to say.
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CommitView {
     pub hash: String,
     pub title: String,
@@ -31,82 +40,13 @@ pub struct CommitView {
 }
 
 #[derive(Debug, Clone, Serialize)]
-pub struct GridView {
-    pub repo: String,
-    pub branch: String,
-    pub branches: Vec<String>,
-    pub builders: Vec<BuilderView>,
-    pub rows: Vec<RowView>,
-    /// Cursor of the next page.
-    pub before: Option<u64>,
-    pub newer: bool,
-    /// Why the mirror is behind, if it is.
-    pub trouble: Option<String>,
-}
-
-#[derive(Debug, Clone, Serialize)]
 pub struct BuilderView {
     pub name: String,
     pub group: String,
     pub host_type: String,
-    pub known_issue: Option<String>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct RowView {
-    pub commit: CommitView,
-    pub depth: u64,
-    /// One for each builder of the page, in order.
-    pub cells: Vec<Option<BuildView>>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct BuildPage {
-    pub build: BuildView,
-    pub commit: CommitView,
-    pub branches: Vec<String>,
-    pub attempts: Vec<AttemptView>,
-    pub waiting: Option<WaitView>,
-    #[serde(skip)]
-    pub may_act: bool,
-    #[serde(skip)]
-    pub proof: String,
-    /// The log that is shown, by step.
-    #[serde(skip)]
-    pub logs: Vec<LogView>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct AttemptView {
-    pub n: u32,
-    pub machine: String,
-    pub started: i64,
-    pub ended: Option<i64>,
-    pub status: &'static str,
-    pub reason: String,
-    pub steps: Vec<StepView>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct StepView {
-    pub index: u32,
-    pub name: String,
-    pub command: String,
-    pub started: Option<i64>,
-    pub ended: Option<i64>,
-    pub ok: Option<bool>,
-    pub state: String,
-}
-
-#[derive(Debug, Clone)]
-pub struct LogView {
-    pub step: String,
-    pub index: u32,
-    /// The end of it, if it is long.
-    pub text: String,
-    pub skipped: u64,
-    pub len: u64,
-    pub live: bool,
+    pub known_issues: Vec<String>,
+    /// No more in the configuration; its results stay.
+    pub retired: bool,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -116,111 +56,63 @@ pub struct WaitView {
     pub repo: String,
     pub host_type: String,
     pub requested: i64,
+    /// How many of the same host type are before it.
     pub ahead: usize,
+    /// The one that is right before it.
+    pub after: Option<u64>,
     pub reason: String,
+    /// When it should start; null when nothing can be said.
     pub starts: Option<i64>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct QueuePage {
-    pub paused: Option<String>,
-    pub waiting: Vec<WaitView>,
-    pub running: Vec<BuildView>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct BuildsPage {
-    pub heading: String,
-    pub builds: Vec<BuildView>,
-    /// Address of the next page.
-    pub next: Option<String>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct MachinesPage {
-    pub host_types: Vec<HostTypeView>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct HostTypeView {
-    pub name: String,
-    pub pool: String,
-    pub connected: usize,
-    pub expected: usize,
-    pub machines: Vec<MachineView>,
 }
 
 #[derive(Debug, Clone, Serialize)]
 pub struct MachineView {
     pub name: String,
+    pub host_type: String,
+    pub pool: String,
     pub software: String,
     pub address: String,
     pub connected: bool,
+    pub first_seen: i64,
+    /// When it last came or went.
     pub changed: i64,
     pub why_gone: String,
+    /// The attempt it is at: `17.2`.
     pub running: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize)]
-pub struct BuildersPage {
-    pub builders: Vec<BuilderView>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct StatusPage {
-    pub items: Vec<crate::HealthItem>,
-    pub counts: Vec<(String, u64)>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct FarmPage {
-    pub repos: Vec<RepoView>,
-    pub waiting: u64,
-    pub running: u64,
-    pub machines: usize,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct RepoView {
-    pub name: String,
-    pub fetched: Option<i64>,
-    pub error: Option<String>,
-    pub branches: Vec<BranchView>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct BranchView {
-    pub name: String,
-    pub head: CommitView,
-    pub cells: Vec<BuildView>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct SearchPage {
-    pub query: String,
-    pub commits: Vec<(String, CommitView)>,
+impl From<&BuildRow> for CellView {
+    fn from(row: &BuildRow) -> CellView {
+        let (since, reason) = match &row.state {
+            BuildState::Waiting { since, why, .. } => (*since, why.clone()),
+            BuildState::Running { since, .. } => (*since, String::new()),
+            BuildState::Done { at, outcome } => (*at, reason(outcome)),
+        };
+        CellView {
+            id: row.build.0,
+            status: row.state.status().as_str(),
+            since: since.0,
+            took_ms: row.took.as_millis() as u64,
+            flaky: row.flaky,
+            reason,
+        }
+    }
 }
 
 impl From<&BuildRow> for BuildView {
     fn from(row: &BuildRow) -> BuildView {
-        let (since, machine, reason) = match &row.state {
-            BuildState::Waiting { since, why, .. } => (*since, None, why.clone()),
-            BuildState::Running { since, machine } => (*since, Some(machine.to_string()), String::new()),
-            BuildState::Done { at, outcome } => (*at, None, reason(outcome)),
+        let machine = match &row.state {
+            BuildState::Running { machine, .. } => Some(machine.to_string()),
+            BuildState::Waiting { .. } | BuildState::Done { .. } => None,
         };
         BuildView {
-            id: row.build.0,
             repo: row.repo.to_string(),
             commit: row.commit.to_string(),
             builder: row.builder.to_string(),
-            status: row.state.status().as_str(),
             requested: row.requested.0,
-            since: since.0,
             machine,
-            reason,
             attempts: row.attempts,
-            flaky: row.flaky,
-            took_ms: row.took.as_millis() as u64,
+            cell: row.into(),
         }
     }
 }
@@ -245,67 +137,15 @@ impl From<&CommitRow> for CommitView {
     }
 }
 
-impl RowView {
-    pub fn new(row: &GridRow, builders: &[BuilderView]) -> RowView {
-        let cell = |builder: &BuilderView| {
-            row.cells
-                .iter()
-                .find(|cell| cell.builder.as_str() == builder.name)
-        };
-        RowView {
-            commit: (&row.commit).into(),
-            depth: row.depth,
-            cells: builders
-                .iter()
-                .map(|builder| cell(builder).map(BuildView::from))
-                .collect(),
-        }
-    }
-}
-
-impl From<&AttemptRow> for AttemptView {
-    fn from(row: &AttemptRow) -> AttemptView {
-        AttemptView {
-            n: row.attempt.n,
-            machine: row.machine.to_string(),
-            started: row.started.0,
-            ended: row.ended.map(|at| at.0),
-            status: match &row.outcome {
-                None => "running",
-                Some(Outcome::Passed) => "passed",
-                Some(Outcome::Failed { .. }) => "failed",
-                Some(Outcome::Infra { .. }) => "infra",
-                Some(Outcome::Cancelled { .. }) => "cancelled",
-            },
-            reason: row.outcome.as_ref().map(reason).unwrap_or_default(),
-            steps: row
-                .steps
-                .iter()
-                .map(|step| StepView {
-                    index: step.index,
-                    name: step.name.clone(),
-                    command: step.command.clone(),
-                    started: step.started.map(|at| at.0),
-                    ended: step.ended.map(|at| at.0),
-                    ok: step.ok,
-                    state: step.state.clone(),
-                })
-                .collect(),
-        }
-    }
-}
-
-impl BuildPage {
-    pub fn new(detail: &BuildDetail) -> BuildPage {
-        BuildPage {
-            build: (&detail.row).into(),
-            commit: (&detail.commit).into(),
-            branches: detail.branches.iter().map(|branch| branch.to_string()).collect(),
-            attempts: detail.attempts.iter().map(AttemptView::from).collect(),
-            waiting: None,
-            may_act: false,
-            proof: String::new(),
-            logs: Vec::new(),
+impl BuilderView {
+    pub fn new(config: &config::Config, name: &ids::BuilderName) -> BuilderView {
+        let conf = config.builders.get(name);
+        BuilderView {
+            name: name.to_string(),
+            group: conf.map_or("retired".to_owned(), |conf| conf.group.clone()),
+            host_type: conf.map(|conf| conf.host.to_string()).unwrap_or_default(),
+            known_issues: conf.map(|conf| conf.known_issues.clone()).unwrap_or_default(),
+            retired: conf.is_none(),
         }
     }
 }
@@ -319,9 +159,12 @@ impl From<&MachineRow> for MachineView {
         };
         MachineView {
             name: row.machine.to_string(),
+            host_type: row.host_type.to_string(),
+            pool: row.facts.pool.clone(),
             software: format!("{software} (protocol {})", row.facts.version),
             address: row.facts.address.clone(),
             connected: row.connected,
+            first_seen: row.first_seen.0,
             changed: row.changed.0,
             why_gone: row.why_gone.clone(),
             running: row.running.map(|attempt| attempt.to_string()),
@@ -329,12 +172,24 @@ impl From<&MachineRow> for MachineView {
     }
 }
 
-impl From<&schedule::Waiting> for WaitView {
-    fn from(wait: &schedule::Waiting) -> WaitView {
+impl WaitView {
+    /// All that waits, in order.
+    pub fn all(waiting: &[schedule::Waiting]) -> Vec<WaitView> {
+        let mut views: Vec<WaitView> = Vec::with_capacity(waiting.len());
+        for wait in waiting {
+            let before = views.last().filter(|_| wait.ahead > 0).map(|view| view.build);
+            views.push(WaitView::new(wait, before));
+        }
+        views
+    }
+
+    fn new(wait: &schedule::Waiting, after: Option<u64>) -> WaitView {
         use schedule::Reason::*;
+        let host = &wait.host_type;
         let reason = match &wait.reason {
-            NoMachine => format!("no machine of type {} is connected", wait.host_type),
-            AllBusy { machines } => format!("all {machines} machines of type {} are at work", wait.host_type),
+            NoMachine => format!("no machine of type {host} is connected"),
+            AllBusy { machines: 1 } => format!("the one machine of type {host} is at work"),
+            AllBusy { machines } => format!("all {machines} machines of type {host} are at work"),
             BackOff { .. } => "it was lost before and is tried again after a pause".to_owned(),
             BuilderLimit { running, max } => format!("its builder runs {running} at once and may run {max}"),
             Avoiding { .. } => "the free machines have lost it before; another is waited for".to_owned(),
@@ -344,11 +199,23 @@ impl From<&schedule::Waiting> for WaitView {
             build: wait.build.0,
             builder: wait.builder.to_string(),
             repo: wait.repo.to_string(),
-            host_type: wait.host_type.to_string(),
+            host_type: host.to_string(),
             requested: wait.requested.0,
             ahead: wait.ahead,
+            after,
             reason,
             starts: wait.starts.map(|at| at.0),
         }
     }
+}
+
+/// Of results newest first: what the newest finished one says, and how many in a row say so.
+/// Lost and cancelled builds say nothing of the code.
+pub fn verdict<'a>(results: impl IntoIterator<Item = &'a CellView>) -> Option<(&'static str, usize)> {
+    let mut told = results
+        .into_iter()
+        .map(|cell| cell.status)
+        .filter(|status| matches!(*status, "passed" | "failed"));
+    let newest = told.next()?;
+    Some((newest, 1 + told.take_while(|status| *status == newest).count()))
 }

@@ -262,12 +262,14 @@ impl Store {
     }
 
     /// A page of a branch's history, newest first: the commits at depths below `before`, or from the
-    /// head. `None` when the branch is not known.
+    /// head. With `words` only those that have them in the title or the author's name or address,
+    /// whatever the case. `None` when the branch is not known.
     pub async fn grid(
         &self,
         repo: &RepoName,
         branch: &BranchName,
         before: Option<u64>,
+        words: &str,
         limit: usize,
     ) -> Result<Option<Grid>, StoreError> {
         self.within(async {
@@ -280,11 +282,13 @@ impl Store {
                 "SELECT d.depth, ",
                 commit_columns!(),
                 " FROM branch_commits d JOIN commits c ON c.repo = d.repo AND c.hash = d.hash \
-                 WHERE d.repo = $1 AND d.branch = $2 AND d.depth < $3 ORDER BY d.depth DESC LIMIT $4"
+                 WHERE d.repo = $1 AND d.branch = $2 AND d.depth < $3 ",
+                r"AND c.search LIKE $4 ESCAPE '\' ORDER BY d.depth DESC LIMIT $5"
             ))
             .bind(repo.as_str())
             .bind(branch.as_str())
             .bind(int(before))
+            .bind(pattern(words))
             .bind(int(limit as u64 + 1))
             .fetch_all(&mut *tx)
             .await?;
@@ -322,6 +326,45 @@ impl Store {
             }
             let newer = before <= stored.head_depth;
             Ok(Some(Grid { rows, older, newer }))
+        })
+        .await
+    }
+
+    /// The first-parent depth of a commit on a branch; `None` if it is not there.
+    pub async fn depth_of(
+        &self,
+        repo: &RepoName,
+        branch: &BranchName,
+        hash: &GitHash,
+    ) -> Result<Option<u64>, StoreError> {
+        self.within(async {
+            let row =
+                sqlx::query("SELECT depth FROM branch_commits WHERE repo = $1 AND hash = $2 AND branch = $3")
+                    .bind(repo.as_str())
+                    .bind(hash.as_str())
+                    .bind(branch.as_str())
+                    .fetch_optional(&self.read)
+                    .await?;
+            row.map(|row| Columns::of(&row).count()).transpose()
+        })
+        .await
+    }
+
+    /// The branches whose first-parent history holds a commit, by name.
+    pub async fn branches_with(
+        &self,
+        repo: &RepoName,
+        hash: &GitHash,
+    ) -> Result<Vec<BranchName>, StoreError> {
+        self.within(async {
+            let found = sqlx::query(
+                "SELECT DISTINCT branch FROM branch_commits WHERE repo = $1 AND hash = $2 ORDER BY branch",
+            )
+            .bind(repo.as_str())
+            .bind(hash.as_str())
+            .fetch_all(&self.read)
+            .await?;
+            found.iter().map(|row| Columns::of(row).name()).collect()
         })
         .await
     }
@@ -406,21 +449,16 @@ impl Store {
     /// Commits with `words` in the title or the author's name or address, whatever the case; newest
     /// first by commit time.
     pub async fn search_commits(&self, words: &str, limit: usize) -> Result<Vec<CommitRow>, StoreError> {
-        let words: String = words.trim().to_lowercase().chars().take(SEARCHED).collect();
-        if words.is_empty() {
+        if words.trim().is_empty() {
             return Ok(Vec::new());
         }
-        let escaped = text(&words)
-            .replace('\\', r"\\")
-            .replace('%', r"\%")
-            .replace('_', r"\_");
         self.within(async {
             let found = sqlx::query(concat!(
                 "SELECT ",
                 commit_columns!(),
                 r" FROM commits c WHERE c.search LIKE $1 ESCAPE '\' ORDER BY c.commit_time DESC LIMIT $2"
             ))
-            .bind(format!("%{escaped}%"))
+            .bind(pattern(words))
             .bind(int(limit as u64))
             .fetch_all(&self.read)
             .await?;
@@ -633,6 +671,16 @@ async fn insert_commits(
         query.execute(&mut **tx).await?;
     }
     Ok(())
+}
+
+/// For `LIKE`: what holds `words` somewhere. No words are everywhere.
+fn pattern(words: &str) -> String {
+    let words: String = words.trim().to_lowercase().chars().take(SEARCHED).collect();
+    let escaped = text(&words)
+        .replace('\\', r"\\")
+        .replace('%', r"\%")
+        .replace('_', r"\_");
+    format!("%{escaped}%")
 }
 
 /// Title first: it is what people remember.

@@ -6,9 +6,10 @@
   const stored = localStorage.getItem('theme');
   if (stored) root.dataset.theme = stored;
 
-  // Turns `old` into `now`, touching as little as it can; rows are told apart by their ids.
+  // Turns `old` into `now`, touching as little as it can; pieces are told apart by their ids. What
+  // is added line by line keeps what it has.
   const morph = (old, now) => {
-    if (old.isEqualNode(now) || (old.dataset && 'keep' in old.dataset)) return;
+    if (old.isEqualNode(now) || (followed.has(old) && old.id === now.id)) return;
     if (old.nodeType !== 1 || old.nodeName !== now.nodeName || old.id !== now.id) {
       old.replaceWith(now);
       return;
@@ -42,52 +43,101 @@
     }
   };
 
+  // The page is loaded again at most every two seconds, and not while nobody looks at it.
   let loading = false;
+  let wanted = false;
   const reload = async () => {
-    if (loading || document.hidden) return;
+    if (loading || document.hidden) {
+      wanted = true;
+      return;
+    }
     loading = true;
+    wanted = false;
     try {
       const answer = await fetch(location.href, { headers: { Accept: 'text/html' } });
       const text = await answer.text();
-      if (answer.ok) morph(document.querySelector('main'), new DOMParser().parseFromString(text, 'text/html').querySelector('main'));
+      if (answer.ok) {
+        const now = new DOMParser().parseFromString(text, 'text/html');
+        morph(document.querySelector('main'), now.querySelector('main'));
+        document.title = now.title;
+        if (!('live' in now.body.dataset)) delete document.body.dataset.live;
+        follow();
+      }
     } catch { /* the next event tries again */ }
-    setTimeout(() => { loading = false; if (wanted) { wanted = false; reload(); } }, 2000);
+    setTimeout(() => { loading = false; if (wanted) reload(); }, 2000);
   };
-  let wanted = false;
-  const changed = () => { if (loading || document.hidden) wanted = true; else reload(); };
+
+  const parse = (html) => {
+    const template = document.createElement('template');
+    template.innerHTML = html;
+    return template.content;
+  };
 
   const live = () => {
-    const events = new EventSource('/events');
-    events.addEventListener('builds', changed);
+    const grid = document.querySelector('[data-cells]');
+    const events = new EventSource(grid ? grid.dataset.cells : '/events');
+    events.addEventListener('changed', () => { if ('live' in document.body.dataset) reload(); });
+    events.addEventListener('cells', (event) => {
+      for (const [id, html] of JSON.parse(event.data)) document.getElementById(id)?.replaceWith(parse(`<table><tr>${html}</tr></table>`).querySelector('td, th'));
+    });
     let lost = false;
     events.onerror = () => { lost = true; };
-    events.onopen = () => { if (lost) changed(); lost = false; };
-    document.addEventListener('visibilitychange', () => { if (wanted) { wanted = false; reload(); } });
+    events.onopen = () => { if (lost) reload(); lost = false; };
+    document.addEventListener('visibilitychange', () => { if (wanted) reload(); });
   };
 
-  const follow = (log) => {
-    const lines = log.querySelector('.lines');
+  // Adds a running step's lines as they come; a line that was sent without its end is sent again.
+  const followed = new Set();
+  const follow = () => {
+    const log = document.querySelector('[data-follow]');
+    if (!log || followed.has(log)) return;
+    followed.add(log);
     const events = new EventSource(log.dataset.follow);
     events.addEventListener('lines', (event) => {
-      const bottom = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-      const piece = JSON.parse(event.data);
-      lines.querySelector('.partial')?.remove();
-      lines.insertAdjacentHTML('beforeend', piece.html);
+      const room = root.scrollHeight - root.scrollTop - root.clientHeight;
+      let lines = [...log.querySelectorAll('.lines')].pop();
+      if (!lines) {
+        log.replaceChildren(parse('<div class="lines"></div>'));
+        lines = log.firstElementChild;
+      }
+      const fresh = parse(JSON.parse(event.data).html);
+      for (const row of fresh.children) document.getElementById(row.id)?.remove();
+      lines.append(fresh);
       while (lines.childElementCount > 6000) lines.firstElementChild.remove();
-      if (bottom) log.scrollTop = log.scrollHeight;
+      if (room < 60) root.scrollTop = root.scrollHeight;
     });
-    events.addEventListener('reset', () => location.reload());
-    events.addEventListener('end', () => { events.close(); location.reload(); });
+    const done = () => { events.close(); followed.delete(log); reload(); };
+    events.addEventListener('reset', done);
+    events.addEventListener('end', done);
   };
 
   const jump = (step) => {
-    const hits = [...document.querySelectorAll('.l.hit')];
+    const hits = [...document.querySelectorAll('.l.hit, .grid .cell.failed')];
     if (!hits.length) return;
-    const at = hits.findIndex((hit) => hit.classList.contains('here'));
+    const at = hits.findIndex((hit) => hit.classList.contains('here') || hit === document.activeElement);
     const next = hits[(at + step + hits.length + (at < 0 && step < 0 ? 1 : 0)) % hits.length];
     hits[at]?.classList.remove('here');
-    next.classList.add('here');
-    next.scrollIntoView({ block: 'center' });
+    if (next.matches('.l')) next.classList.add('here');
+    else next.focus();
+    next.scrollIntoView({ block: 'center', inline: 'nearest' });
+  };
+
+  // Arrows move among the cells of a grid.
+  const move = (key) => {
+    const here = document.activeElement?.closest('.grid td, .grid th');
+    if (!here) return false;
+    const row = here.parentElement;
+    const at = [...row.children].indexOf(here);
+    const next = {
+      ArrowLeft: here.previousElementSibling,
+      ArrowRight: here.nextElementSibling,
+      ArrowUp: row.previousElementSibling?.children[at],
+      ArrowDown: row.nextElementSibling?.children[at],
+    }[key];
+    const link = next?.querySelector('a');
+    link?.focus({ preventScroll: true });
+    link?.scrollIntoView({ block: 'center', inline: 'center' });
+    return Boolean(next);
   };
 
   const distance = (seconds) => {
@@ -117,10 +167,10 @@
       if (event.key === '/') { event.preventDefault(); document.getElementById('q').focus(); }
       if (event.key === 'n') jump(1);
       if (event.key === 'p') jump(-1);
+      if (event.key.startsWith('Arrow') && move(event.key)) event.preventDefault();
     });
     if ('live' in document.body.dataset) live();
-    const log = document.querySelector('[data-follow]');
-    if (log) { log.scrollTop = log.scrollHeight; follow(log); }
+    follow();
     setInterval(tick, 20000);
   });
 })();

@@ -78,6 +78,7 @@ pub(crate) fn render(around: &Surroundings, page: &Page) -> Response {
             }
             body data-live[page.live] {
                 a.skip href="#main" { "Skip to the content" }
+                (drawings())
                 (header(around, page.here))
                 @if let Some(alarm) = &around.alarm {
                     div.alarm role="status" { a href="/status" { (alarm) } }
@@ -86,7 +87,7 @@ pub(crate) fn render(around: &Surroundings, page: &Page) -> Response {
                 footer {
                     span { "burrow" }
                     span { "Every page is JSON too: add " code { ".json" } " to its address" }
-                    span.keys { kbd { "/" } " search · " kbd { "n" } " " kbd { "p" } " next, previous failure" }
+                    span.keys { kbd { "/" } " search · " kbd { "n" } " " kbd { "p" } " next, previous failure · arrows move in the grid" }
                 }
             }
         }
@@ -132,32 +133,39 @@ fn header(around: &Surroundings, here: Section) -> Markup {
 /// A small drawing in the colour of the text around it. The text beside it says the same.
 ///
 /// Known: the states of builds (`passed`, `failed`, `running`, `waiting`, `infra`, `cancelled`) and
-/// `theme`; anything else is a dot.
+/// `theme`. Each is drawn once in a page and used by name: a grid has thousands.
 pub fn icon(name: &str) -> Markup {
     html! {
-        svg.icon viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" focusable="false" {
-            @match name {
-                "passed" => { path d="M3 8.6 6.4 12 13 4.6" fill="none" stroke="currentColor" stroke-width="2.2" stroke-linecap="round" stroke-linejoin="round" {} }
-                "failed" => { path d="M4 4l8 8M12 4l-8 8" fill="none" stroke="currentColor" stroke-width="2.4" stroke-linecap="round" {} }
-                "running" => {
-                    circle cx="8" cy="8" r="5.4" fill="none" stroke="currentColor" stroke-width="2" stroke-opacity=".3" {}
-                    path.turn d="M8 2.6a5.4 5.4 0 0 1 5.4 5.4" fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round" {}
-                }
-                "waiting" => {
-                    circle cx="8" cy="8" r="5.4" fill="none" stroke="currentColor" stroke-width="1.6" {}
-                    path d="M8 5v3.2l2 1.4" fill="none" stroke="currentColor" stroke-width="1.6" stroke-linecap="round" {}
-                }
-                "infra" => { path d="M8 2.4 14.2 13H1.8zM8 6.4v3M8 11.2v.2" fill="none" stroke="currentColor" stroke-width="1.6" stroke-linejoin="round" stroke-linecap="round" {} }
-                "cancelled" => {
-                    circle cx="8" cy="8" r="5.4" fill="none" stroke="currentColor" stroke-width="1.6" {}
-                    path d="M4.6 11.4l6.8-6.8" stroke="currentColor" stroke-width="1.6" {}
-                }
-                "theme" => {
-                    circle cx="8" cy="8" r="5.6" fill="none" stroke="currentColor" stroke-width="1.6" {}
-                    path d="M8 2.4a5.6 5.6 0 0 1 0 11.2z" fill="currentColor" {}
-                }
-                _ => { circle cx="8" cy="8" r="1.4" fill="currentColor" {} }
-            }
+        svg.icon aria-hidden="true" { use href={"#i-" (name)} {} }
+    }
+}
+
+/// What [`icon`] uses.
+fn drawings() -> Markup {
+    let symbol = |name: &str, drawing: Markup| {
+        html! { symbol id={"i-" (name)} viewBox="0 0 16 16" fill="none" stroke="currentColor" stroke-linecap="round" stroke-linejoin="round" { (drawing) } }
+    };
+    html! {
+        svg.drawings width="0" height="0" aria-hidden="true" {
+            (symbol("passed", html! { path d="M3 8.6 6.4 12 13 4.6" stroke-width="2.2" {} }))
+            (symbol("failed", html! { path d="M4 4l8 8M12 4l-8 8" stroke-width="2.4" {} }))
+            (symbol("running", html! {
+                circle cx="8" cy="8" r="5.4" stroke-width="2" stroke-opacity=".3" {}
+                path d="M8 2.6a5.4 5.4 0 0 1 5.4 5.4" stroke-width="2" {}
+            }))
+            (symbol("waiting", html! {
+                circle cx="8" cy="8" r="5.4" stroke-width="1.6" {}
+                path d="M8 5v3.2l2 1.4" stroke-width="1.6" {}
+            }))
+            (symbol("infra", html! { path d="M8 2.4 14.2 13H1.8zM8 6.4v3M8 11.2v.2" stroke-width="1.6" {} }))
+            (symbol("cancelled", html! {
+                circle cx="8" cy="8" r="5.4" stroke-width="1.6" {}
+                path d="M4.6 11.4l6.8-6.8" stroke-width="1.6" {}
+            }))
+            (symbol("theme", html! {
+                circle cx="8" cy="8" r="5.6" stroke-width="1.6" {}
+                path d="M8 2.4a5.6 5.6 0 0 1 0 11.2z" fill="currentColor" stroke="none" {}
+            }))
         }
     }
 }

@@ -81,7 +81,7 @@ async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Response {
                         spellcheck="false" maxlength=(LONGEST_TOKEN);
                     button.primary type="submit" { "Sign in" }
                 }
-                p.dim { "For operators: " code { "burrow token create NAME" } " prints one." }
+                p.dim { "For operators: " code { "burrow token new NAME --role contributor" } " prints one." }
             }
         },
     })

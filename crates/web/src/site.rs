@@ -322,7 +322,7 @@ async fn who(site: &Site, headers: &HeaderMap, now: Timestamp) -> Result<Who, Pr
             }),
             None => Err(
                 Problem::new(StatusCode::UNAUTHORIZED, "bad_token", "there is no such token")
-                    .hint("It may have been revoked or have expired. `burrow token create` makes another."),
+                    .hint("It may have been revoked or have expired. `burrow token new NAME` makes another."),
             ),
         };
     }

@@ -56,7 +56,7 @@ async fn an_empty_store_answers(store: Store) {
     store.health().await.unwrap();
     assert_eq!(store.unfinished().await.unwrap(), farm::Restored::default());
     assert_eq!(
-        store.grid(&repo(), &branch("main"), None, 10).await.unwrap(),
+        store.grid(&repo(), &branch("main"), None, "", 10).await.unwrap(),
         None
     );
     assert_eq!(store.build(BuildId(1)).await.unwrap(), None);
@@ -351,7 +351,7 @@ async fn infra_machines_are_avoided_until_somebody_asks(store: Store) {
 
 async fn depths(store: &Store) -> Vec<(u64, ids::GitHash)> {
     let grid = store
-        .grid(&repo(), &branch("main"), None, 100)
+        .grid(&repo(), &branch("main"), None, "", 100)
         .await
         .unwrap()
         .unwrap();
@@ -556,9 +556,9 @@ async fn a_grid_is_paged_by_depth(store: Store) {
         created(4, 2, "linux"),
     ];
     apply(&store, &writes).await;
-    let page = async |before: Option<u64>, limit: usize| {
+    let page_with = async |words: &'static str, before: Option<u64>, limit: usize| {
         let grid = store
-            .grid(&repo(), &branch("main"), before, limit)
+            .grid(&repo(), &branch("main"), before, words, limit)
             .await
             .unwrap()
             .unwrap();
@@ -574,12 +574,30 @@ async fn a_grid_is_paged_by_depth(store: Store) {
             if grid.older { " >" } else { "" }
         )
     };
+    let page = async |before, limit| page_with("", before, limit).await;
     assert_eq!(page(None, 4).await, "9[2,1] 8[] 7[3] 6[] >");
     assert_eq!(page(Some(6), 4).await, "< 5[] 4[] 3[] 2[4] >");
     assert_eq!(page(Some(2), 4).await, "< 1[] 0[]");
     assert_eq!(page(Some(2), 2).await, "< 1[] 0[]");
     assert_eq!(page(Some(0), 2).await, "< ");
     assert_eq!(page(Some(u64::MAX), 1).await, "9[2,1] >");
+    // By words of title and author, the rows in between left out.
+    assert_eq!(page_with(" ADA ", None, 2).await, "9[2,1] 8[] >");
+    assert_eq!(page_with("change_2", None, 4).await, "2[4]");
+    assert_eq!(page_with("change_2", Some(2), 4).await, "< ");
+    assert_eq!(page_with("change%2", None, 4).await, "");
+
+    for (hash, depth) in [(hash(7, 0), Some(7)), (hash(7, 1), None)] {
+        let found = store.depth_of(&repo(), &branch("main"), &hash).await.unwrap();
+        assert_eq!(found, depth);
+        let branches = store.branches_with(&repo(), &hash).await.unwrap();
+        assert_eq!(
+            branches,
+            depth.map(|_| branch("main")).into_iter().collect::<Vec<_>>()
+        );
+    }
+    let elsewhere = store.depth_of(&repo(), &branch("other"), &hash(7, 0)).await;
+    assert_eq!(elsewhere.unwrap(), None);
     let history = store
         .builder_history(&repo(), &builder("linux"), &branch("main"), Some(9), 3)
         .await
