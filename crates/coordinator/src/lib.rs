@@ -24,7 +24,6 @@ use anyhow::Context;
 use buildlet_api::PoolEvent;
 use config::{Config, Pool};
 use gitmirror::{MirrorService, RepoConfig};
-use ids::MachineId;
 use pool_local::{LocalConfig, LocalPool, PoolStop};
 use pool_reverse::{ReverseConfig, ReversePool};
 use store::{PgUrl, Store, StoreUrl};
@@ -237,7 +236,6 @@ fn local_pools(
         return Ok(());
     }
     let binary = program(state, buildlet)?;
-    let several = local.len() > 1;
     for (host_type, (slots, host)) in local {
         let pool = LocalConfig {
             dir: state.join("local").join(host_type.as_str()),
@@ -246,26 +244,7 @@ fn local_pools(
             slots,
             env: host.env.clone(),
         };
-        let stop = stop.clone();
-        if !several {
-            parts.spawn(LocalPool::run(pool, events.clone(), stop));
-            continue;
-        }
-        // Each pool counts from `local-1`; the farm tells them apart.
-        let (own, mut from_pool) = mpsc::channel(64);
-        let (events, prefix) = (events.clone(), host_type.clone());
-        parts.spawn(LocalPool::run(pool, own, stop));
-        parts.spawn(async move {
-            while let Some(mut event) = from_pool.recv().await {
-                let (PoolEvent::Up { machine, .. } | PoolEvent::Down { machine, .. }) = &mut event;
-                *machine =
-                    MachineId::parse(&format!("{prefix}.{machine}")).context("name a local machine")?;
-                if events.send(event).await.is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        });
+        parts.spawn(LocalPool::run(pool, events.clone(), stop.clone()));
     }
     Ok(())
 }

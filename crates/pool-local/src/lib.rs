@@ -32,7 +32,7 @@ pub struct LocalConfig {
     /// The buildlet program.
     pub binary: PathBuf,
     pub host_type: HostType,
-    /// How many buildlets; their machines are `local-1`, `local-2`, ...
+    /// How many buildlets; their machines are `TYPE-1`, `TYPE-2`, ..., after the host type.
     pub slots: u32,
     /// What buildlets get besides `PATH`, `HOME` and the like. The rest of the coordinator's own
     /// environment they never see.

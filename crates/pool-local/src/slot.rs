@@ -69,7 +69,7 @@ impl Slot {
         stop: PoolStop,
     ) -> anyhow::Result<Slot> {
         Ok(Slot {
-            machine: MachineId::parse(&format!("local-{number}"))?,
+            machine: MachineId::parse(&format!("{}-{number}", config.host_type))?,
             binary: config.binary.clone(),
             host_type: config.host_type.clone(),
             env: config.env.clone(),

@@ -38,7 +38,7 @@ async fn each_slot_gets_a_buildlet_and_a_shutdown_ends_them() {
         names.push(up.name);
     }
     names.sort();
-    assert_eq!(names, ["local-1", "local-2"]);
+    assert_eq!(names, ["linux-std-1", "linux-std-2"]);
     let pids = [farm.pid(1), farm.pid(2)];
     farm.shut_down().await;
     assert!(!pids.into_iter().any(lives));
@@ -61,7 +61,7 @@ async fn a_crashed_buildlet_is_started_anew_in_a_clean_folder() {
         } => {
             assert_eq!(
                 (machine.as_str(), may_return, generation),
-                ("local-1", false, first.generation)
+                ("linux-std-1", false, first.generation)
             );
             assert!(why.contains("signal: 9"), "{why}");
         }
