@@ -10,21 +10,20 @@ mod engine;
 mod http;
 mod keys;
 mod lock;
+mod pools;
 mod upkeep;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use buildlet_api::PoolEvent;
-use config::{Config, Pool};
+use config::Config;
 use gitmirror::{MirrorService, RepoConfig};
-use pool_local::{LocalConfig, LocalPool, PoolStop};
+use pool_local::PoolStop;
 use pool_reverse::{ReverseConfig, ReversePool};
 use store::{PgUrl, Store, StoreUrl};
 use tokio::sync::{mpsc, oneshot};
@@ -53,11 +52,11 @@ pub struct Ready {
     pub https: Option<SocketAddr>,
 }
 
-/// The configuration that holds at present.
-pub(crate) type Current = Arc<RwLock<Arc<Config>>>;
+/// The configuration that holds at present, and a word to whoever wants to know of changes.
+pub(crate) type Current = Arc<tokio::sync::watch::Sender<Arc<Config>>>;
 
 pub(crate) fn current(config: &Current) -> Arc<Config> {
-    config.read().expect("no holder panics").clone()
+    config.borrow().clone()
 }
 
 /// Runs the whole farm until `stop`, or until a part of it ends unasked.
@@ -98,7 +97,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let mirror = MirrorService::new(state.join("mirror"), mirrored(&config), mirror_events);
     let links = drive::Links::default();
     let board = engine::Board::default();
-    let holds: Current = Arc::new(RwLock::new(config.clone()));
+    let holds: Current = Arc::new(tokio::sync::watch::Sender::new(config.clone()));
     let drivers = drive::Drivers::new(drive::Shared {
         inputs: inputs.clone(),
         logs: logs.clone(),
@@ -113,15 +112,8 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     // Not a child of `stop`: the pools end when they are told how, with their buildlets.
     let pools = PoolStop::new(CancellationToken::new());
     let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    local_pools(
-        &config,
-        &state,
-        &options.buildlet,
-        &pool_events,
-        &pools,
-        &mut parts,
-    )?;
-    drop(pool_events);
+    let local = pools::LocalPools::new(&state, &options.buildlet, pool_events, pools.clone())?;
+    parts.spawn(local.run(holds.subscribe()));
     let engine = engine::Engine {
         store: store.clone(),
         clock,
@@ -212,59 +204,4 @@ pub(crate) fn mirrored(config: &Config) -> Vec<RepoConfig> {
         poll: repo.poll,
     };
     config.repos.iter().map(one).collect()
-}
-
-/// One pool for each local host type. The set of pools is that of the start.
-fn local_pools(
-    config: &Config,
-    state: &Path,
-    buildlet: &[OsString],
-    events: &mpsc::Sender<PoolEvent>,
-    stop: &PoolStop,
-    parts: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<()> {
-    let local: BTreeMap<_, _> = config
-        .hosts
-        .iter()
-        .filter_map(|(host_type, host)| match host.pool {
-            Pool::Local { slots } => Some((host_type, (slots, host))),
-            Pool::Reverse { .. } => None,
-        })
-        .collect();
-    if local.is_empty() {
-        // Machines may dial in; that pool holds the channel open.
-        return Ok(());
-    }
-    let binary = program(state, buildlet)?;
-    for (host_type, (slots, host)) in local {
-        let pool = LocalConfig {
-            dir: state.join("local").join(host_type.as_str()),
-            binary: binary.clone(),
-            host_type: host_type.clone(),
-            slots,
-            env: host.env.clone(),
-        };
-        parts.spawn(LocalPool::run(pool, events.clone(), stop.clone()));
-    }
-    Ok(())
-}
-
-/// A pool starts a program, not a command line: the farm's own executable stands under the name `buildlet`,
-/// by which it knows what to be.
-fn program(state: &Path, buildlet: &[OsString]) -> anyhow::Result<PathBuf> {
-    let [first, rest @ ..] = buildlet else {
-        anyhow::bail!("there is no buildlet to start")
-    };
-    if rest.is_empty() {
-        return Ok(first.into());
-    }
-    let link = state.join("buildlet");
-    match std::fs::remove_file(&link) {
-        Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
-            return Err(why).context("replace the buildlet's link");
-        }
-        _ => {}
-    }
-    std::os::unix::fs::symlink(first, &link).with_context(|| format!("link `{}`", link.display()))?;
-    Ok(link)
 }

@@ -11,6 +11,7 @@ use farm::Input;
 use gitmirror::MirrorService;
 use ids::Timestamp;
 use store::Store;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -36,10 +37,18 @@ pub struct Upkeep {
 impl Upkeep {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut every = tokio::time::interval(LOOK_EVERY);
+        // Without this the signal would end the process, and with it the farm.
+        let mut hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
         let (mut looks, mut paused, mut stamp) = (0u32, false, self.stamp());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                Some(()) = hangups.recv() => {
+                    info!("SIGHUP: reading the configuration again");
+                    stamp = self.stamp();
+                    self.reload().await;
+                    continue;
+                }
                 _ = every.tick() => {}
             }
             paused = self.disk(paused).await;
@@ -126,7 +135,7 @@ impl Upkeep {
         for line in config::diff(&old, &fresh) {
             info!("configuration: {line}");
         }
-        *self.config.write().expect("no holder panics") = fresh.clone();
+        self.config.send_replace(fresh.clone());
         self.mirror.set_repos(mirrored(&fresh));
         let _ = self.inputs.send(Input::Configured(fresh)).await;
     }

@@ -12,6 +12,7 @@ mod process; // starting, finding, killing
 mod slot; // one buildlet, kept alive
 mod tree; // removing what a build left
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, bail};
 use buildlet_api::PoolEvent;
 use ids::HostType;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
@@ -32,8 +33,9 @@ pub struct LocalConfig {
     /// The buildlet program.
     pub binary: PathBuf,
     pub host_type: HostType,
-    /// How many buildlets; their machines are `TYPE-1`, `TYPE-2`, ..., after the host type.
-    pub slots: u32,
+    /// How many buildlets, and what is made of each change; their machines are `TYPE-1`, `TYPE-2`, ..., after the host
+    /// type. A slot that goes takes its build along.
+    pub slots: watch::Receiver<u32>,
     /// What buildlets get besides `PATH`, `HOME` and the like. The rest of the coordinator's own
     /// environment they never see.
     pub env: Vec<(String, String)>,
@@ -43,7 +45,8 @@ pub struct LocalConfig {
 #[derive(Debug, Clone, Default)]
 pub struct PoolStop {
     token: CancellationToken,
-    end_children: Arc<AtomicBool>,
+    /// Any of them says so.
+    end_children: Vec<Arc<AtomicBool>>,
 }
 
 impl PoolStop {
@@ -51,7 +54,17 @@ impl PoolStop {
     pub fn new(token: CancellationToken) -> PoolStop {
         PoolStop {
             token,
-            end_children: Arc::default(),
+            end_children: vec![Arc::default()],
+        }
+    }
+
+    /// Stops with this one, and may stop before it.
+    pub fn child(&self) -> PoolStop {
+        let mut end_children = vec![Arc::default()];
+        end_children.extend(self.end_children.iter().cloned());
+        PoolStop {
+            token: self.token.child_token(),
+            end_children,
         }
     }
 
@@ -62,12 +75,21 @@ impl PoolStop {
 
     /// Ends the buildlets too.
     pub fn shut_down(&self) {
-        self.end_children.store(true, Ordering::SeqCst);
+        self.end_children[0].store(true, Ordering::SeqCst);
         self.token.cancel();
     }
 
+    pub fn is_stopped(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// Cancel safe: only waits.
+    pub async fn stopped(&self) {
+        self.token.cancelled().await;
+    }
+
     fn ends_children(&self) -> bool {
-        self.end_children.load(Ordering::SeqCst)
+        self.end_children.iter().any(|end| end.load(Ordering::SeqCst))
     }
 }
 
@@ -80,7 +102,7 @@ impl LocalPool {
     /// Fails if the folder cannot be used or another pool uses it. May be dropped, which is a
     /// hand-over without notice.
     pub async fn run(
-        config: LocalConfig,
+        mut config: LocalConfig,
         events: mpsc::Sender<PoolEvent>,
         stop: PoolStop,
     ) -> anyhow::Result<()> {
@@ -97,11 +119,36 @@ impl LocalPool {
             );
         }
         let mut slots = JoinSet::new();
-        for number in 1..=config.slots {
-            let slot = slot::Slot::new(&config, &dir, number, events.clone(), stop.clone())?;
-            slots.spawn(slot.keep_alive().instrument(info_span!("local", slot = number)));
+        let mut turns: BTreeMap<u32, Arc<tokio::sync::Mutex<()>>> = BTreeMap::new();
+        // By number, each with its own stop.
+        let mut running: BTreeMap<u32, PoolStop> = BTreeMap::new();
+        let mut may_change = true;
+        while !stop.token.is_cancelled() {
+            let wanted = *config.slots.borrow_and_update();
+            for gone in running.split_off(&(wanted + 1)).into_values() {
+                gone.shut_down();
+            }
+            for number in (1..=wanted)
+                .filter(|number| !running.contains_key(number))
+                .collect::<Vec<_>>()
+            {
+                let stop = stop.child();
+                let slot = slot::Slot::new(&config, &dir, number, events.clone(), stop.clone())?;
+                let turn = turns.entry(number).or_default().clone();
+                let keep = async move {
+                    // One that was just taken away may not have ended.
+                    let _turn = turn.lock().await;
+                    slot.keep_alive().await;
+                };
+                slots.spawn(keep.instrument(info_span!("local", slot = number)));
+                running.insert(number, stop);
+            }
+            tokio::select! {
+                () = stop.token.cancelled() => {}
+                changed = config.slots.changed(), if may_change => may_change = changed.is_ok(),
+                Some(ended) = slots.join_next() => ended.context("a slot of the local pool panicked")?,
+            }
         }
-        stop.token.cancelled().await;
         while let Some(ended) = slots.join_next().await {
             ended.context("a slot of the local pool panicked")?;
         }

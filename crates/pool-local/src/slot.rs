@@ -312,10 +312,9 @@ impl Slot {
             if timeout(HALT_GRACE, ended).await.is_err() {
                 warn!(machine.id = %self.machine, "{} did not end within {HALT_GRACE:?} of its halt; killing it", self.machine);
             }
-            // Whoever listens is ending too and may not read it.
-            let _ = self
-                .events
-                .try_send(self.down("the pool was shut down".to_owned(), generation));
+            // Whoever listens may be ending too and not read it.
+            let down = self.down("the farm has ended it".to_owned(), generation);
+            let _ = self.events.send_timeout(down, HALT_GRACE).await;
             child = running.child;
         }
         self.kill(child).await;

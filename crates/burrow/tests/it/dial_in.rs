@@ -126,7 +126,7 @@ fn connected(farm: &Farm) -> bool {
     page.contains("\"connected\":true")
 }
 
-fn get(state: &Path, path: &str) -> Option<String> {
+pub fn get(state: &Path, path: &str) -> Option<String> {
     let file = fs::read(state.join("server.json")).ok()?;
     let file: serde_json::Value = serde_json::from_slice(&file).ok()?;
     let address = file["url"]

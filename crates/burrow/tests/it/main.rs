@@ -2,6 +2,7 @@
 
 mod dial_in;
 mod peers;
+mod reload;
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};

@@ -87,13 +87,12 @@ fn builds_commits(era: Era, door: &str) {
 
 /// A farm of one builder on machines that dial in at `door`.
 pub struct Farm {
-    child: Child,
+    pub child: Child,
     pub state: PathBuf,
 }
 
 impl Farm {
     pub fn start(folder: &Path, repo: &Path, door: &str, development_keys: bool) -> Farm {
-        let config = folder.join("burrow.toml");
         let text = format!(
             r#"
 [farm]
@@ -114,6 +113,12 @@ steps = [{{ name = "script", run = ["sh", "step.sh"] }}]
 "#,
             repo.display()
         );
+        Farm::serve(folder, &text)
+    }
+
+    /// A farm with this configuration, in `burrow.toml` of the folder.
+    pub fn serve(folder: &Path, text: &str) -> Farm {
+        let config = folder.join("burrow.toml");
         fs::write(&config, text).expect("a file");
         let state = folder.join("state");
         // Of a farm that was killed.
@@ -135,9 +140,23 @@ steps = [{{ name = "script", run = ["sh", "step.sh"] }}]
     }
 }
 
+impl Farm {
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args([name, &self.child.id().to_string()])
+            .status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// A clean end, which takes local buildlets along.
+    pub fn end(mut self) {
+        self.signal("-TERM");
+        assert!(self.child.wait().expect("it can be waited for").success());
+    }
+}
+
 impl Drop for Farm {
     fn drop(&mut self) {
-        // Reverse machines are not its children: nothing stays behind.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -7,7 +7,7 @@ use buildlet_api::{Client, PoolEvent, Status};
 use ids::HostType;
 use pool_local::{LocalConfig, LocalPool, PoolStop};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Farm {
     pub events: mpsc::Receiver<PoolEvent>,
     pub stop: PoolStop,
+    pub slots: watch::Sender<u32>,
     pub task: JoinHandle<anyhow::Result<()>>,
     dir: PathBuf,
 }
@@ -34,11 +35,12 @@ impl Farm {
     pub fn start(dir: &Path, binary: &Path, slots: u32, env: &[(&str, &str)]) -> Farm {
         let (sender, events) = mpsc::channel(64);
         let stop = PoolStop::new(CancellationToken::new());
+        let (slots, wanted) = watch::channel(slots);
         let config = LocalConfig {
             dir: dir.to_owned(),
             binary: binary.to_owned(),
             host_type: HostType::parse("linux-std").unwrap(),
-            slots,
+            slots: wanted,
             env: env
                 .iter()
                 .map(|(key, value)| (key.to_string(), value.to_string()))
@@ -48,6 +50,7 @@ impl Farm {
         Farm {
             events,
             stop,
+            slots,
             task,
             dir: dir.to_owned(),
         }

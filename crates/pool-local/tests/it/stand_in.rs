@@ -45,6 +45,28 @@ async fn each_slot_gets_a_buildlet_and_a_shutdown_ends_them() {
 }
 
 #[tokio::test]
+async fn slots_come_and_go_while_the_others_stay() {
+    let folder = folder();
+    let mut farm = Farm::start(folder.path(), &stand_in(), 1, &[]);
+    assert_eq!(farm.up().await.name, "linux-std-1");
+    let first = farm.pid(1);
+    farm.slots.send_replace(2);
+    assert_eq!(farm.up().await.name, "linux-std-2");
+    let second = farm.pid(2);
+    farm.slots.send_replace(1);
+    match farm.event().await {
+        PoolEvent::Down { machine, .. } => assert_eq!(machine.as_str(), "linux-std-2"),
+        other => panic!("{other:?}"),
+    }
+    until("the second has ended", || !lives(second)).await;
+    // Back at once, after its predecessor has gone.
+    farm.slots.send_replace(2);
+    assert_eq!(farm.up().await.name, "linux-std-2");
+    assert!(lives(first) && lives(farm.pid(2)));
+    farm.shut_down().await;
+}
+
+#[tokio::test]
 async fn a_crashed_buildlet_is_started_anew_in_a_clean_folder() {
     let folder = folder();
     let mut farm = Farm::start(folder.path(), &stand_in(), 1, &[]);
