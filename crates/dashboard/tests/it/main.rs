@@ -1,0 +1,10 @@
+//! The pages over a real store and real logs, asked without sockets.
+
+mod api;
+mod build;
+mod crawl;
+mod grid;
+mod lists;
+mod log;
+mod wish;
+mod world;
