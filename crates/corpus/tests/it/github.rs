@@ -239,13 +239,13 @@ fn assignees_keep_the_order_in_which_they_came() {
         deleted_assignees: vec![9],
         ..delta()
     };
-    let log = issue([more]);
+    let log = issue([more.clone()]);
     check(&log, |issue| {
         assert_eq!(issue.assignees, [UserId(2), UserId(9), UserId(1)])
     });
     assert_eq!(log.corpus.login(UserId(2)).unwrap(), "robert");
     assert_eq!(log.corpus.login(UserId(1)).unwrap(), "ada");
-    check(&issue([fewer]), |issue| assert_eq!(issue.assignees, [UserId(2)]));
+    check(&issue([more, fewer]), |issue| assert_eq!(issue.assignees, [UserId(2), UserId(1)]));
 }
 
 #[test]
