@@ -20,6 +20,8 @@ pub trait Disk {
     fn truncate(&mut self, name: &str, len: u64) -> io::Result<()>;
     /// Durable when it returns.
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
+    /// Durable when it returns. A file that is not there is no error.
+    fn remove(&mut self, name: &str) -> io::Result<()>;
     /// The file holds `bytes` whole or is as before. Durable when it returns.
     fn replace(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
 }
@@ -97,6 +99,15 @@ impl Disk for FolderDisk {
         self.open.remove(from);
         fs::rename(self.folder.dir().join(from), self.folder.dir().join(to))?;
         self.sync_folder()
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.lease.check()?;
+        self.open.remove(name);
+        match fs::remove_file(self.folder.dir().join(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => self.sync_folder(),
+        }
     }
 
     fn replace(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {

@@ -2,7 +2,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::lease::Lease;
 use crate::place::{SegmentNumber, Sum};
+use crate::record::{Records, Split};
 
 /// A folder of segments: the log of a writer, or the copy of a log that a client keeps.
 ///
@@ -61,6 +63,33 @@ impl Folder {
             source,
         })?;
         log_of(names.iter().map(String::as_str))
+    }
+
+    /// Gives the name of a sealed segment to each that is not the last and holds whole records, as in a
+    /// folder of the original's client, which seals none. A torn one keeps its name.
+    pub fn seal_all_but_last(&self, _: &Lease) -> io::Result<()> {
+        let names = self.names()?;
+        let mut files: Vec<SegmentFile> = names.iter().filter_map(|name| SegmentFile::parse(name)).collect();
+        files.sort();
+        let last = files.pop();
+        for file in files.iter().filter(|file| {
+            file.state == State::Growing && Some(file.number) != last.as_ref().map(|last| last.number)
+        }) {
+            let bytes = fs::read(self.path(file))?;
+            let mut records = Records::new(&bytes, 0);
+            records.by_ref().for_each(drop);
+            if records.end() == Split::End {
+                let state = State::Sealed(Sum::of(&bytes));
+                fs::rename(
+                    self.path(file),
+                    self.path(&SegmentFile {
+                        number: file.number,
+                        state,
+                    }),
+                )?;
+            }
+        }
+        Ok(())
     }
 
     /// Those of its names that are text.

@@ -152,17 +152,71 @@ impl<D: Disk> Writer<D> {
 
     /// Makes durable, and visible, all that was appended.
     pub fn commit(&mut self) -> Result<(), CommitError> {
-        if std::mem::replace(&mut self.failed, true) {
-            return Err(CommitError::Failed);
+        self.guarded(|writer| {
+            let mut pending = std::mem::replace(&mut writer.pending, vec![Vec::new()]).into_iter();
+            writer.extend(&pending.next().expect("never empty"))?;
+            for segment in pending {
+                writer.seal()?;
+                writer.extend(&segment)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Where a copy of another log goes on: the segment that grows, and its length.
+    pub fn end(&self) -> (SegmentNumber, u64) {
+        (self.growing, self.durable.len())
+    }
+
+    /// For a copy of another log: takes in the next bytes of the segment that grows, if it then has the
+    /// sum that the other says. Nothing is written if not. Not to be mixed with [`Writer::append`].
+    pub fn copy(&mut self, bytes: &[u8], wanted: Sum) -> Result<bool, CommitError> {
+        let mut next = self.durable.clone();
+        next.add(bytes);
+        if next.sum() != wanted {
+            return Ok(false);
         }
-        let mut pending = std::mem::replace(&mut self.pending, vec![Vec::new()]).into_iter();
-        self.extend(&pending.next().expect("never empty"))?;
-        for segment in pending {
-            self.seal()?;
-            self.extend(&segment)?;
+        self.guarded(|writer| writer.extend(bytes))?;
+        Ok(true)
+    }
+
+    /// For a copy of another log: the segment that grew is whole, unless there is none.
+    pub fn seal_copy(&mut self) -> Result<(), CommitError> {
+        match self.durable.is_empty() {
+            true => Ok(()),
+            false => self.guarded(Writer::seal),
         }
-        self.failed = false;
-        Ok(())
+    }
+
+    /// For a copy of another log that is not any more what it was: drops `first` and all after it.
+    pub fn drop_from(&mut self, first: SegmentNumber) -> Result<(), CommitError> {
+        self.guarded(|writer| {
+            let dropped = |source| CommitError::Io {
+                action: "drop",
+                number: first,
+                source,
+            };
+            writer.disk.replace(DURABLE, b"").map_err(dropped)?;
+            // From the last on, so that what is left is a log whenever the process dies.
+            while writer.growing >= first {
+                let number = writer.growing;
+                let state = match writer.sealed.get(number.0 as usize) {
+                    Some(segment) => State::Sealed(segment.sum),
+                    None => State::Growing,
+                };
+                writer
+                    .disk
+                    .remove(&SegmentFile { number, state }.to_string())
+                    .map_err(dropped)?;
+                writer.sealed.truncate(number.0 as usize);
+                writer.durable = Summer::default();
+                match number.0.checked_sub(1) {
+                    Some(before) if number > first => writer.growing = SegmentNumber(before),
+                    _ => break,
+                }
+            }
+            Ok(())
+        })
     }
 
     /// The log as far as it is durable: what readers may be told of.
@@ -176,6 +230,18 @@ impl<D: Disk> Writer<D> {
             });
         }
         segments
+    }
+
+    fn guarded(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), CommitError>,
+    ) -> Result<(), CommitError> {
+        if std::mem::replace(&mut self.failed, true) {
+            return Err(CommitError::Failed);
+        }
+        work(self)?;
+        self.failed = false;
+        Ok(())
     }
 
     /// Of the last segment, all that is to come included.

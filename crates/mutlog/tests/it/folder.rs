@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use mutlog::{
     Folder, FolderDisk, GroupCommit, Lease, LeaseError, LogReader, OpenError, Place, Records, SegmentNumber,
-    Span, TARGET, Torn, Writer, day_files,
+    Span, Sum, TARGET, Torn, Writer, day_files,
 };
 
 fn open(dir: &Path, target: u64) -> Result<(Writer<FolderDisk>, Option<Torn>), OpenError> {
@@ -186,6 +186,76 @@ fn a_sealed_segment_that_changed_is_refused_with_place_and_both_sums() {
     assert_eq!((number, offset), (SegmentNumber(0), 0));
     assert_ne!(found, wanted);
     assert!(sealed.to_str().unwrap().contains(&wanted.to_string()));
+}
+
+#[test]
+fn a_copy_takes_only_what_has_the_right_sum() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut copy, _) = open(dir.path(), TARGET).unwrap();
+    let (first, second) = (b"REC@0+3=one", b"REC@b+3=two");
+    assert!(!copy.copy(first, Sum::of(b"other")).unwrap());
+    assert_eq!(
+        (copy.end(), names(dir.path())),
+        ((SegmentNumber(0), 0), vec!["durable".into(), "lease".into()])
+    );
+    assert!(copy.copy(first, Sum::of(first)).unwrap());
+    assert!(
+        copy.copy(second, Sum::of(&[&first[..], second].concat()))
+            .unwrap()
+    );
+    copy.seal_copy().unwrap();
+    assert_eq!((copy.end(), copy.visible()[0].len), ((SegmentNumber(1), 0), 22));
+    copy.seal_copy().unwrap();
+    assert_eq!(copy.end().0, SegmentNumber(1));
+    assert_eq!(payloads(dir.path()), ["one", "two"]);
+}
+
+#[test]
+fn a_copy_can_drop_what_the_other_log_does_not_have_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut copy, _) = open(dir.path(), TARGET).unwrap();
+    for bytes in [b"REC@0+1=a", b"REC@0+1=b", b"REC@0+1=c"] {
+        copy.seal_copy().unwrap();
+        assert!(copy.copy(bytes, Sum::of(bytes)).unwrap());
+    }
+    copy.drop_from(SegmentNumber(1)).unwrap();
+    assert_eq!(
+        (copy.end(), payloads(dir.path())),
+        ((SegmentNumber(1), 0), vec!["a".to_owned()])
+    );
+    assert!(copy.copy(b"REC@0+1=d", Sum::of(b"REC@0+1=d")).unwrap());
+    assert_eq!(payloads(dir.path()), ["a", "d"]);
+    copy.drop_from(SegmentNumber(0)).unwrap();
+    assert_eq!(
+        (copy.end(), payloads(dir.path())),
+        ((SegmentNumber(0), 0), vec![])
+    );
+    drop(copy);
+    assert_eq!(open(dir.path(), TARGET).unwrap().0.visible(), []);
+}
+
+#[test]
+fn a_folder_of_the_originals_client_is_sealed_but_for_its_last_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..3 {
+        fs::write(
+            dir.path().join(format!("000{number}.growing.mutlog")),
+            b"REC@0+1=a",
+        )
+        .unwrap();
+    }
+    let folder = Folder::new(dir.path());
+    let lease = Lease::take(dir.path()).unwrap();
+    fs::write(dir.path().join("0001.growing.mutlog"), b"REC@0+1=").unwrap();
+    folder.seal_all_but_last(&lease).unwrap();
+    let sealed = format!("0000.{}.mutlog", Sum::of(b"REC@0+1=a"));
+    assert_eq!(
+        names(dir.path()),
+        [&sealed[..], "0001.growing.mutlog", "0002.growing.mutlog", "lease"]
+    );
+    fs::write(dir.path().join("0001.growing.mutlog"), b"REC@0+1=b").unwrap();
+    folder.seal_all_but_last(&lease).unwrap();
+    assert_eq!(folder.log().unwrap().len(), 3);
 }
 
 #[test]

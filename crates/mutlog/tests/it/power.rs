@@ -125,6 +125,13 @@ impl Disk for FrailDisk {
         })
     }
 
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.with(|state| {
+            state.files.remove(name);
+            Ok(())
+        })
+    }
+
     fn replace(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.with(|state| {
             let file = Bytes {
