@@ -70,16 +70,23 @@ pub fn parse_address(text: &str) -> Option<(String, u16)> {
 }
 
 impl Proxy {
-    /// From what `HTTPS_PROXY` and `NO_PROXY` say, for this coordinator.
-    pub fn parse(https_proxy: &str, no_proxy: &str, coordinator: &str) -> Option<Proxy> {
+    /// From the environment, for connections to `host`.
+    pub fn from_env(tls: bool, host: &str) -> Option<Proxy> {
+        let env = |name: &str| {
+            let value = std::env::var(name).or_else(|_| std::env::var(name.to_lowercase()));
+            value.unwrap_or_default()
+        };
+        let proxy = env(if tls { "HTTPS_PROXY" } else { "HTTP_PROXY" });
+        Proxy::parse(&proxy, &env("NO_PROXY"), host)
+    }
+
+    fn parse(proxy: &str, no_proxy: &str, wanted: &str) -> Option<Proxy> {
         let spared = no_proxy.split(',').map(str::trim).any(|name| {
             let name = name.trim_start_matches("*.").trim_start_matches('.');
-            let below = coordinator
-                .strip_suffix(name)
-                .is_some_and(|rest| rest.ends_with('.'));
-            name == "*" || name == coordinator || (!name.is_empty() && below)
+            let below = wanted.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
+            name == "*" || name == wanted || (!name.is_empty() && below)
         });
-        let text = https_proxy.trim();
+        let text = proxy.trim();
         if text.is_empty() || spared {
             return None;
         }
@@ -99,10 +106,10 @@ impl Proxy {
 impl Coordinator {
     /// A connection with TLS on it, the handshake done, until `deadline`.
     pub fn dial(&self, deadline: Instant) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
-        let mut tcp = match (tcp(&self.host, self.port, deadline), &self.proxy) {
+        let tcp = match (tcp(&self.host, self.port, deadline), &self.proxy) {
             (Ok(tcp), _) => tcp,
             (Err(why), None) => return Err(why),
-            (Err(why), Some(proxy)) => self.tunnel(proxy, deadline).map_err(|second| {
+            (Err(why), Some(proxy)) => tunnel(proxy, &self.host, self.port, deadline).map_err(|second| {
                 let (host, port) = (&proxy.host, proxy.port);
                 io::Error::new(
                     second.kind(),
@@ -110,42 +117,52 @@ impl Coordinator {
                 )
             })?,
         };
-        let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
-        let mut tls = ClientConnection::new(self.tls.clone(), name).map_err(io::Error::other)?;
-        loop {
-            while tls.wants_write() {
-                tls.write_tls(&mut tcp)?;
-            }
-            if !tls.is_handshaking() {
-                return Ok(StreamOwned::new(tls, tcp));
-            }
-            wait_until(&tcp, deadline)?;
-            if tls.read_tls(&mut tcp)? == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "closed in the TLS handshake",
-                ));
-            }
-            tls.process_new_packets().map_err(io::Error::other)?;
-        }
+        secure(tcp, &self.host, &self.tls, deadline)
     }
+}
 
-    fn tunnel(&self, proxy: &Proxy, deadline: Instant) -> io::Result<TcpStream> {
-        let tcp = tcp(&proxy.host, proxy.port, deadline)?;
-        let mut connection = Buffered::new(Stream::Plain(tcp));
-        let host = if self.host.contains(':') {
-            format!("[{}]", self.host)
-        } else {
-            self.host.clone()
-        };
-        let (port, proxy_host) = (self.port, &proxy.host);
-        connection
-            .send(format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {proxy_host}\r\n\r\n").as_bytes())?;
-        let head = answer_head(&mut connection, deadline)?;
-        match (head.status, connection.stream) {
-            (200, Stream::Plain(tcp)) if connection.have.is_empty() => Ok(tcp),
-            (status, _) => Err(io::Error::other(format!("it answered {status}; wanted 200"))),
+/// Puts TLS on a connection to `host`.
+pub fn secure(
+    mut tcp: TcpStream,
+    host: &str,
+    trust: &Arc<ClientConfig>,
+    deadline: Instant,
+) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let mut tls = ClientConnection::new(trust.clone(), name).map_err(io::Error::other)?;
+    loop {
+        while tls.wants_write() {
+            tls.write_tls(&mut tcp)?;
         }
+        if !tls.is_handshaking() {
+            return Ok(StreamOwned::new(tls, tcp));
+        }
+        wait_until(&tcp, deadline)?;
+        if tls.read_tls(&mut tcp)? == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "closed in the TLS handshake",
+            ));
+        }
+        tls.process_new_packets().map_err(io::Error::other)?;
+    }
+}
+
+/// A connection to `host` through a proxy.
+pub fn tunnel(proxy: &Proxy, host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
+    let tcp = tcp(&proxy.host, proxy.port, deadline)?;
+    let mut connection = Buffered::new(Stream::Plain(tcp));
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
+    let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.host);
+    connection.send(request.as_bytes())?;
+    let head = answer_head(&mut connection, deadline)?;
+    match (head.status, connection.stream) {
+        (200, Stream::Plain(tcp)) if connection.have.is_empty() => Ok(tcp),
+        (status, _) => Err(io::Error::other(format!("it answered {status}; wanted 200"))),
     }
 }
 
@@ -187,7 +204,7 @@ pub fn upgrade(
 
 /// The first 4 KiB of a body, on one line.
 fn body_text(connection: &mut Buffered, head: &AnswerHead) -> io::Result<String> {
-    let mut body = connection.body(BodyDecoder::of_answer(head).map_err(io::Error::other)?);
+    let mut body = connection.body(BodyDecoder::of_answer(head).map_err(io::Error::other)?, false);
     let mut text = Vec::new();
     (&mut body).take(4096).read_to_end(&mut text)?;
     body.drain(256 * 1024)?;
@@ -196,7 +213,7 @@ fn body_text(connection: &mut Buffered, head: &AnswerHead) -> io::Result<String>
     Ok(plain.collect())
 }
 
-fn answer_head(connection: &mut Buffered, deadline: Instant) -> io::Result<AnswerHead> {
+pub fn answer_head(connection: &mut Buffered, deadline: Instant) -> io::Result<AnswerHead> {
     loop {
         if let Some((head, used)) = AnswerHead::parse(&connection.have).map_err(io::Error::other)? {
             connection.have.drain(..used);
@@ -212,7 +229,7 @@ fn answer_head(connection: &mut Buffered, deadline: Instant) -> io::Result<Answe
     }
 }
 
-fn tcp(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
+pub fn tcp(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in (host, port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, left(deadline)?.min(TCP_LIMIT)) {

@@ -1,108 +1,136 @@
 //! Commands that outlive the connection they were asked for on.
 //!
 //! Each has a name chosen by the caller, so that asking twice starts it once. Its output goes to a spool file;
-//! readers follow the file from any byte.
+//! readers follow the file from any byte. What a command leaves behind is ended with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, waitid, waitpid};
 
-/// How long after TERM a command is sent KILL, and how long its output is waited for after its end.
+use crate::command::{CACHES, Plan, Refusal, Spec, Surroundings};
+use crate::strays::{self, Owner, Process};
+
+/// How long after TERM a process is sent KILL, and how long output is waited for after a command's end.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// What a command started gets to end by itself after it: the `tee` of a shell's pipeline, as a rule.
+const STRAY_GRACE: Duration = Duration::from_secs(1);
 
 /// How long an ended command is remembered if nobody deletes it.
 const REMEMBER: Duration = Duration::from_secs(600);
 
-/// Output past this is not kept on this machine; the command goes on.
-const SPOOL_MAX: u64 = 4 << 30;
-
-/// What to run.
-#[derive(Debug, Clone, Default)]
-pub struct Spec {
-    pub cmd: String,
-    pub args: Vec<String>,
-    pub dir: String,
-    pub env: Vec<String>,
-    pub path: Vec<String>,
-    pub system: bool,
-    pub debug: bool,
-    pub wall: Option<Duration>,
-}
-
-/// Why a command was not started: a status of the answer and its text.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Refusal(pub u16, pub String);
+/// A command that prints more, in bytes, is killed.
+pub const SPOOL_MAX: u64 = 4 << 30;
 
 /// All commands of this process.
 pub struct Execs {
     dir: PathBuf,
     workdir: PathBuf,
+    /// In the environment of all commands, before their names.
+    instance: String,
+    spool_max: u64,
     known: Mutex<BTreeMap<String, Arc<Exec>>>,
+    leaders: Leaders,
 }
+
+/// The commands started and not yet waited for. Locked while one is started and while strays are looked
+/// for, so that no command is ever taken for a stray.
+type Leaders = Arc<Mutex<BTreeSet<i32>>>;
 
 /// One command, running or ended.
 pub struct Exec {
     spool: PathBuf,
+    spool_max: u64,
+    /// `BURROW_EXEC=INSTANCE.NAME`
+    mark: String,
     state: Mutex<State>,
     changed: Condvar,
-    group: Pid,
+    leaders: Leaders,
 }
 
-#[derive(Debug, Clone, Default)]
-pub struct State {
+#[derive(Default)]
+struct State {
     /// Bytes of output in the spool.
+    bytes: u64,
+    /// Where output goes; `None` once it has ended.
+    file: Option<File>,
+    end: Option<End>,
+    /// The leader of its session and group, until it has been waited for: from then on another may have
+    /// its number.
+    leader: Option<Pid>,
+    /// Somebody wants it to end.
+    killed: bool,
+    /// It was killed for this, which is its author's affair.
+    why: Option<String>,
+    /// Output was lost, which is this machine's.
+    lost: Option<String>,
+}
+
+/// How far a command is.
+#[derive(Debug)]
+pub struct Progress {
+    /// Bytes of output.
     pub bytes: u64,
     pub end: Option<End>,
-    /// Told to end.
-    killed: bool,
 }
 
 #[derive(Debug, Clone)]
 pub struct End {
-    /// `ok`, `exit status 1`, `signal: killed`.
-    pub state: String,
+    pub outcome: Outcome,
     pub exit: Option<i32>,
+    pub signal: Option<i32>,
     pub wall: Duration,
+    /// What it left behind and was killed: `NAME (PID)`.
+    pub strays: Vec<String>,
     at: Instant,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// `ok`, `exit status 1`, `signal: killed`, or why it was not started.
+    State(String),
+    /// This machine failed it, and why: how it would have ended is not known.
+    Lost(String),
 }
 
 impl Execs {
     /// `dir` holds the spools; what an earlier process left there is deleted.
-    pub fn open(dir: PathBuf, workdir: PathBuf) -> io::Result<Execs> {
+    pub fn open(dir: PathBuf, workdir: PathBuf, instance: String, spool_max: u64) -> io::Result<Execs> {
         match fs::remove_dir_all(&dir) {
             Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
             _ => {}
         }
         fs::create_dir_all(&dir)?;
+        // Those whose parents die come to us, and can be found.
+        #[cfg(target_os = "linux")]
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         Ok(Execs {
             dir,
             workdir,
+            instance,
+            spool_max,
             known: Mutex::default(),
+            leaders: Leaders::default(),
         })
     }
 
     /// Starts the command unless one of that name is known. `true`: started now.
     pub fn start(&self, id: &str, spec: &Spec) -> Result<bool, Refusal> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if id.is_empty() || id.len() > 100 || !id.chars().all(plain) || id.starts_with('.') {
-            let text =
-                format!("`{id}` is no name of a command; wanted 1 to 100 of letters, digits, `.`, `_`, `-`");
-            return Err(Refusal(400, text));
-        }
+        reap(&self.leaders.lock().expect("no holder panics"));
         let mut known = self.known.lock().expect("no holder panics");
         known.retain(|_, exec| !exec.is_forgotten());
         if known.contains_key(id) {
             return Ok(false);
         }
-        let exec = Exec::start(self.dir.join(id), &self.workdir, spec)?;
-        known.insert(id.to_owned(), exec);
+        known.insert(id.to_owned(), self.exec(id, spec)?);
         Ok(true)
     }
 
@@ -113,7 +141,7 @@ impl Execs {
     /// Kills the command and waits for its end; one that has ended is forgotten. `false`: unknown.
     pub fn delete(&self, id: &str) -> bool {
         let Some(exec) = self.get(id) else { return false };
-        if exec.state().end.is_some() {
+        if exec.progress().end.is_some() {
             self.known.lock().expect("no holder panics").remove(id);
         } else {
             exec.kill();
@@ -122,33 +150,64 @@ impl Execs {
     }
 
     pub fn kill_all(&self) {
-        let all: Vec<_> = self
-            .known
-            .lock()
-            .expect("no holder panics")
-            .values()
-            .cloned()
-            .collect();
+        let known = self.known.lock().expect("no holder panics");
+        let all: Vec<_> = known.values().cloned().collect();
+        drop(known);
         // Together: each may take its grace.
-        let kills: Vec<_> = all
-            .into_iter()
-            .map(|exec| std::thread::spawn(move || exec.kill()))
-            .collect();
-        for kill in kills {
-            // A panic there has ended that kill alone.
-            let _ = kill.join();
-        }
+        thread::scope(|scope| {
+            for exec in &all {
+                scope.spawn(|| exec.kill());
+            }
+        });
     }
 
     /// `(name, running, bytes)`
     pub fn list(&self) -> Vec<(String, bool, u64)> {
         let known = self.known.lock().expect("no holder panics");
         let one = |(id, exec): (&String, &Arc<Exec>)| {
-            let state = exec.state();
-            (id.clone(), state.end.is_none(), state.bytes)
+            let progress = exec.progress();
+            (id.clone(), progress.end.is_none(), progress.bytes)
         };
         known.iter().map(one).collect()
     }
+
+    fn exec(&self, id: &str, spec: &Spec) -> Result<Arc<Exec>, Refusal> {
+        for folder in [""].into_iter().chain(CACHES.map(|(_, folder)| folder)) {
+            let folder = self.workdir.join(folder);
+            fs::create_dir_all(&folder)
+                .map_err(|why| Refusal(500, format!("cannot make `{}`: {why}", folder.display())))?;
+        }
+        let mark = ("BURROW_EXEC".to_owned(), format!("{}.{id}", self.instance));
+        let env = std::env::vars_os();
+        let plan = Plan::new(
+            spec,
+            Surroundings {
+                workdir: &self.workdir,
+                env: env
+                    .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+                    .collect(),
+                runs: &runs,
+                bootstrap: self.workdir.join("go1.4").is_dir(),
+                mark: mark.clone(),
+            },
+        )?;
+        let spool = self.dir.join(id);
+        let exec = Arc::new(Exec {
+            spool,
+            spool_max: self.spool_max,
+            mark: format!("{}={}", mark.0, mark.1),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            leaders: self.leaders.clone(),
+        });
+        exec.start(&plan, spec)?;
+        Ok(exec)
+    }
+}
+
+fn runs(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 impl Drop for Exec {
@@ -159,79 +218,74 @@ impl Drop for Exec {
 }
 
 impl Exec {
-    fn start(spool: PathBuf, workdir: &Path, spec: &Spec) -> Result<Arc<Exec>, Refusal> {
-        let (mut command, banner) = command(workdir, spec)?;
+    fn start(self: &Arc<Exec>, plan: &Plan, spec: &Spec) -> Result<(), Refusal> {
         let failed = |what: &str, why: io::Error| Refusal(500, format!("cannot {what}: {why}"));
-        let mut file = File::create(&spool).map_err(|why| failed("make the spool", why))?;
+        let file = File::create(&self.spool).map_err(|why| failed("make the spool", why))?;
+        self.state().file = Some(file);
+        if spec.debug {
+            self.append(plan.banner().as_bytes());
+        }
         let (output, input) = io::pipe().map_err(|why| failed("make a pipe", why))?;
         let error = input.try_clone().map_err(|why| failed("make a pipe", why))?;
+        let mut command = Command::new(&plan.program);
         command
+            .args(&plan.args[1..])
+            .env_clear()
+            .envs(plan.env.iter().map(|(key, value)| (key, value)))
+            .current_dir(&plan.dir)
             .stdin(Stdio::null())
             .stdout(input)
-            .stderr(error)
-            .process_group(0);
-        if spec.debug {
-            file.write_all(banner.as_bytes())
-                .map_err(|why| failed("write the spool", why))?;
-        }
-        let bytes = if spec.debug { banner.len() as u64 } else { 0 };
-        let started = Instant::now();
-        let child = command.spawn();
+            .stderr(error);
+        in_own_session(&mut command);
+        let began = Instant::now();
+        let mut leaders = self.leaders.lock().expect("no holder panics");
+        let started = spawn(&mut command);
         // The pipe's writing end lives in `command`: it must go, or the output never ends.
         drop(command);
-        let (group, child) = match child {
-            Ok(child) => (Pid::from_child(&child), Some(child)),
+        let child = match started {
+            Ok(child) => child,
             Err(why) => {
-                let text = format!("fork/exec {}: {}", spec.cmd, plain_error(&why));
-                let exec = Exec {
-                    spool,
-                    state: Mutex::default(),
-                    changed: Condvar::new(),
-                    group: Pid::INIT,
-                };
-                exec.end(End {
-                    state: text,
-                    exit: None,
-                    wall: Duration::ZERO,
-                    at: Instant::now(),
-                });
-                return Ok(Arc::new(exec));
+                self.end(
+                    Outcome::State(not_started(plan, &why)),
+                    None,
+                    Duration::ZERO,
+                    Vec::new(),
+                );
+                return Ok(());
             }
         };
-        let state = Mutex::new(State {
-            bytes,
-            ..State::default()
-        });
-        let exec = Arc::new(Exec {
-            spool,
-            state,
-            changed: Condvar::new(),
-            group,
-        });
-        let (copier, waiter) = (exec.clone(), exec.clone());
-        let copy = std::thread::spawn(move || copier.copy(output, file));
-        let wall = spec.wall;
-        std::thread::spawn(move || {
-            if let Some(child) = child {
-                waiter.wait(child, started, wall, copy);
-            }
-        });
-        Ok(exec)
+        leaders.insert(Pid::from_child(&child).as_raw_nonzero().get());
+        self.state().leader = Some(Pid::from_child(&child));
+        drop(leaders);
+        let exec = self.clone();
+        let copy = thread::spawn(move || exec.copy(output));
+        let exec = self.clone();
+        thread::spawn(move || exec.wait(child, began, &copy));
+        if let Some(wall) = spec.wall {
+            let exec = self.clone();
+            thread::spawn(move || exec.limit(wall));
+        }
+        Ok(())
     }
 
-    pub fn state(&self) -> State {
-        self.state.lock().expect("no holder panics").clone()
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+
+    pub fn progress(&self) -> Progress {
+        progress(&self.state())
     }
 
     /// Waits until there is output past `offset` or the end, at most `limit`.
-    pub fn wait_past(&self, offset: u64, limit: Duration) -> State {
-        let state = self.state.lock().expect("no holder panics");
-        let waiting = |state: &mut State| state.bytes <= offset && state.end.is_none();
-        let (state, _) = self
+    pub fn wait_past(&self, offset: u64, limit: Duration) -> Progress {
+        progress(&self.wait_while(limit, |state| state.bytes <= offset && state.end.is_none()))
+    }
+
+    fn wait_while(&self, limit: Duration, waiting: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let waited = self
             .changed
-            .wait_timeout_while(state, limit, waiting)
-            .expect("no holder panics");
-        state.clone()
+            .wait_timeout_while(self.state(), limit, |state| waiting(state));
+        waited.expect("no holder panics").0
     }
 
     /// Opens the spool for a reader of its own.
@@ -241,102 +295,234 @@ impl Exec {
 
     /// TERM, then KILL, to the command and all it started in its group; returns when it has ended.
     pub fn kill(&self) {
-        self.state.lock().expect("no holder panics").killed = true;
+        self.state().killed = true;
         for signal in [Signal::TERM, Signal::KILL] {
-            if self.state().end.is_some() {
+            self.signal(signal);
+            if self.wait_while(GRACE, |state| state.end.is_none()).end.is_some() {
                 return;
             }
+        }
+        // What it left behind is being ended, and its output waited for.
+        drop(self.wait_while(3 * GRACE, |state| state.end.is_none()));
+    }
+
+    /// To the command's group, while the group's number is certain to be its.
+    fn signal(&self, signal: Signal) {
+        if let Some(leader) = self.state().leader {
             // Gone already is as good.
-            let _ = kill_process_group(self.group, signal);
-            let state = self.state.lock().expect("no holder panics");
-            let limit = GRACE + Duration::from_millis(500);
-            let running = |state: &mut State| state.end.is_none();
-            // A poisoned lock ends the program elsewhere.
-            drop(self.changed.wait_timeout_while(state, limit, running));
+            let _ = kill_process_group(leader, signal);
         }
     }
 
     fn is_forgotten(&self) -> bool {
-        self.state().end.is_some_and(|end| end.at.elapsed() > REMEMBER)
+        self.progress().end.is_some_and(|end| end.at.elapsed() > REMEMBER)
     }
 
-    fn copy(&self, mut output: io::PipeReader, mut file: File) {
+    /// Kills the command if it runs for longer.
+    fn limit(&self, wall: Duration) {
+        let mut state = self.wait_while(wall, |state| state.end.is_none());
+        if state.end.is_none() {
+            state.why = Some(format!("it ran for more than {} s", wall.as_secs()));
+            drop(state);
+            self.signal(Signal::KILL);
+        }
+    }
+
+    fn copy(&self, mut output: io::PipeReader) {
         let mut piece = vec![0; 64 * 1024];
         loop {
             match output.read(&mut piece) {
                 Ok(0) => return,
-                Ok(n) => {
-                    let mut state = self.state.lock().expect("no holder panics");
-                    if state.bytes < SPOOL_MAX && file.write_all(&piece[..n]).is_ok() {
-                        state.bytes += n as u64;
-                        self.changed.notify_all();
-                    }
-                }
+                Ok(n) => self.append(&piece[..n]),
                 Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return,
+                Err(why) => return self.lose(format!("its output cannot be read: {why}")),
             }
         }
     }
 
-    fn wait(
-        &self,
-        mut child: Child,
-        started: Instant,
-        wall: Option<Duration>,
-        copy: std::thread::JoinHandle<()>,
-    ) {
-        let status = loop {
-            match child.try_wait() {
-                Ok(Some(status)) => break Ok(status),
-                Err(why) => break Err(why),
-                Ok(None) => {}
-            }
-            if wall.is_some_and(|wall| started.elapsed() >= wall) {
-                let _ = kill_process_group(self.group, Signal::KILL);
-            }
-            // Blocking in `wait` would leave no one for the wall limit; a short look costs nothing.
-            let pause = if started.elapsed() < Duration::from_millis(200) {
-                1
-            } else {
-                20
-            };
-            std::thread::sleep(Duration::from_millis(pause));
-        };
-        // What it left behind in its group holds the output open and the working directory in use.
-        let strays = rustix::process::test_kill_process_group(self.group).is_ok();
-        if strays {
-            let _ = kill_process_group(self.group, Signal::TERM);
-            let deadline = Instant::now() + GRACE;
-            while Instant::now() < deadline && rustix::process::test_kill_process_group(self.group).is_ok() {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let _ = kill_process_group(self.group, Signal::KILL);
+    /// Puts output into the spool. A command whose output cannot be kept has no result, and is killed.
+    fn append(&self, bytes: &[u8]) {
+        let mut state = self.state();
+        let room = usize::try_from(self.spool_max.saturating_sub(state.bytes)).unwrap_or(usize::MAX);
+        let kept = &bytes[..bytes.len().min(room)];
+        let Some(file) = state.file.as_mut() else { return };
+        if let Err(why) = file.write_all(kept) {
+            state.file = None;
+            drop(state);
+            return self.lose(format!(
+                "its output cannot be kept on this machine: {}",
+                plain(&why)
+            ));
         }
+        state.bytes += kept.len() as u64;
+        let too_much = kept.len() < bytes.len() && state.why.is_none();
+        if too_much {
+            state.why = Some(format!("it printed more than {} bytes", self.spool_max));
+        }
+        drop(state);
+        self.changed.notify_all();
+        if too_much {
+            self.signal(Signal::KILL);
+        }
+    }
+
+    fn lose(&self, why: String) {
+        eprintln!("buildlet: command {} is lost: {why}", self.mark);
+        self.state().lost.get_or_insert(why);
+        self.signal(Signal::KILL);
+    }
+
+    /// Sees the command to its end, ends what it left behind, and only then waits for it: until then
+    /// nobody else can have its number.
+    fn wait(&self, mut child: Child, began: Instant, copy: &JoinHandle<()>) {
+        let pid = Pid::from_child(&child);
+        while let Err(rustix::io::Errno::INTR) =
+            waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+        {}
+        let strays = self.end_strays(pid.as_raw_nonzero().get());
+        let status = {
+            let mut leaders = self.leaders.lock().expect("no holder panics");
+            self.state().leader = None;
+            let status = child.wait();
+            leaders.remove(&pid.as_raw_nonzero().get());
+            status
+        };
         let deadline = Instant::now() + GRACE;
         while !copy.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
-        let wall = started.elapsed();
-        let (state, exit) = match status {
-            Ok(status) => (describe(status), status.code()),
-            Err(why) => (format!("cannot be waited for: {why}"), None),
+        let wall = began.elapsed();
+        let names: Vec<String> = strays
+            .iter()
+            .map(|stray| format!("{} ({})", stray.name, stray.pid))
+            .collect();
+        if !copy.is_finished() {
+            self.append(
+                b"\nburrow: a process that cannot be found holds the output open; it is not waited for\n",
+            );
+        }
+        if !names.is_empty() {
+            let text = format!(
+                "\nburrow: processes were left behind and have been killed: {}\n",
+                names.join(", ")
+            );
+            self.append(text.as_bytes());
+        }
+        let (why, lost) = {
+            let state = self.state();
+            (state.why.clone(), state.lost.clone())
         };
-        self.end(End {
-            state,
-            exit,
-            wall,
-            at: Instant::now(),
-        });
+        if let Some(why) = &why {
+            self.append(format!("\nburrow: killed: {why}\n").as_bytes());
+        }
+        let outcome = match (lost, why, &status) {
+            (Some(lost), ..) => Outcome::Lost(lost),
+            (None, _, Err(why)) => Outcome::Lost(format!("it cannot be waited for: {why}")),
+            (None, Some(why), Ok(_)) => Outcome::State(format!("signal: killed ({why})")),
+            (None, None, Ok(status)) => Outcome::State(describe(*status)),
+        };
+        self.end(outcome, status.ok(), wall, names);
     }
 
-    fn end(&self, end: End) {
-        self.state.lock().expect("no holder panics").end = Some(end);
+    /// Ends the processes that the command left behind; returns those it had to kill.
+    fn end_strays(&self, leader: i32) -> Vec<Process> {
+        let find = || {
+            let leaders = self.leaders.lock().expect("no holder panics");
+            reap(&leaders);
+            let owner = Owner {
+                leader,
+                mark: &self.mark,
+                adopter: std::process::id() as i32,
+                leaders: &leaders,
+            };
+            strays::of(&owner, &strays::table(), |pid| strays::is_marked(pid, owner.mark))
+        };
+        let gone_within = |limit: Duration| {
+            let deadline = Instant::now() + limit;
+            loop {
+                let left = find();
+                if left.is_empty() || Instant::now() >= deadline {
+                    return left;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        };
+        let killed = self.state().killed;
+        let found = gone_within(if killed { Duration::ZERO } else { STRAY_GRACE });
+        let mut left = found.clone();
+        for (signal, limit) in [(Signal::TERM, GRACE), (Signal::KILL, GRACE)] {
+            if left.is_empty() {
+                break;
+            }
+            for process in &left {
+                strays::signal(process, signal);
+            }
+            left = gone_within(limit);
+        }
+        found
+    }
+
+    fn end(&self, outcome: Outcome, status: Option<ExitStatus>, wall: Duration, strays: Vec<String>) {
+        let mut state = self.state();
+        state.file = None;
+        state.end = Some(End {
+            outcome,
+            exit: status.and_then(|status| status.code()),
+            signal: status.and_then(|status| status.signal()),
+            wall,
+            strays,
+            at: Instant::now(),
+        });
+        drop(state);
         self.changed.notify_all();
     }
 }
 
-/// As Go prints it. Source: spec buildlet 1.4.
-fn describe(status: std::process::ExitStatus) -> String {
+/// A program just written may for a moment be held open by a command that is being started beside it.
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    for _ in 0..20 {
+        match command.spawn() {
+            Err(why) if why.kind() == io::ErrorKind::ExecutableFileBusy => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            started => return started,
+        }
+    }
+    command.spawn()
+}
+
+fn progress(state: &State) -> Progress {
+    Progress {
+        bytes: state.bytes,
+        end: state.end.clone(),
+    }
+}
+
+/// A command leads a session of its own: it has no terminal, and can be found with all it started.
+fn in_own_session(command: &mut Command) {
+    let session = || {
+        rustix::process::setsid()?;
+        Ok(())
+    };
+    // SAFETY: it runs between fork and exec, where only what is safe in a signal handler may be done;
+    // setsid is one system call.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(session);
+    }
+}
+
+/// Waits for adopted processes that have ended.
+fn reap(leaders: &BTreeSet<i32>) {
+    let table = strays::table();
+    for pid in strays::adopted_dead(std::process::id() as i32, leaders, &table) {
+        // Waited for meanwhile is as good.
+        let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+    }
+}
+
+/// How a process ended, as Go prints it. Source: spec buildlet 1.4.
+fn describe(status: ExitStatus) -> String {
     const NAMES: [&str; 16] = [
         "",
         "hangup",
@@ -359,9 +545,8 @@ fn describe(status: std::process::ExitStatus) -> String {
         (Some(0), _) => "ok".to_owned(),
         (Some(code), _) => format!("exit status {code}"),
         (None, Some(signal)) => {
-            let name = NAMES
-                .get(signal as usize)
-                .map_or_else(|| format!("signal {signal}"), |name| name.to_string());
+            let name = usize::try_from(signal).ok().and_then(|signal| NAMES.get(signal));
+            let name = name.map_or_else(|| format!("signal {signal}"), |name| name.to_string());
             let dumped = if status.core_dumped() {
                 " (core dumped)"
             } else {
@@ -373,116 +558,17 @@ fn describe(status: std::process::ExitStatus) -> String {
     }
 }
 
-fn plain_error(why: &io::Error) -> String {
-    match why.kind() {
-        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => why.to_string(),
+/// Why a command was not started, as Go says it.
+fn not_started(plan: &Plan, why: &io::Error) -> String {
+    match fs::metadata(&plan.dir) {
+        Err(why) => format!("chdir {}: {}", plan.dir.display(), plain(&why)),
+        Ok(meta) if !meta.is_dir() => format!("chdir {}: not a directory", plan.dir.display()),
+        Ok(_) => format!("fork/exec {}: {}", plan.program.display(), plain(why)),
     }
 }
 
-/// The command with directory and environment, and what `debug` prints. Rules: spec buildlet 1.4, 2023.
-fn command(workdir: &Path, spec: &Spec) -> Result<(Command, String), Refusal> {
-    let program = program(workdir, spec)?;
-    let dir = if !spec.dir.is_empty() {
-        if Path::new(&spec.dir).is_absolute() {
-            PathBuf::from(&spec.dir)
-        } else {
-            workdir
-                .join(crate::files::relative(&spec.dir).map_err(|why| Refusal(400, format!("'dir': {why}")))?)
-        }
-    } else if spec.system {
-        workdir.to_owned()
-    } else {
-        program.parent().unwrap_or(workdir).to_owned()
-    };
-    let mut env: BTreeMap<String, String> = std::env::vars()
-        .filter(|(key, _)| {
-            !["BURROW_", "META_", "GO_BUILD_KEY"]
-                .iter()
-                .any(|secret| key.starts_with(secret))
-        })
-        .collect();
-    env.insert("WORKDIR".to_owned(), workdir.display().to_string());
-    for pair in &spec.env {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        env.insert(key.to_owned(), value.to_owned());
-    }
-    for (key, folder) in [
-        ("TMPDIR", "tmp"),
-        ("GOCACHE", "gocache"),
-        ("GOPLSCACHE", "goplscache"),
-    ] {
-        let folder = workdir.join(folder);
-        fs::create_dir_all(&folder)
-            .map_err(|why| Refusal(500, format!("cannot make {}: {why}", folder.display())))?;
-        env.insert(key.to_owned(), folder.display().to_string());
-    }
-    if !spec.path.is_empty() {
-        let old = env.get("PATH").cloned().unwrap_or_default();
-        let expand = |element: &String| {
-            let element = element.replace("$PATH", &old).replace("$EMPTY", "");
-            element.replace("$WORKDIR", &workdir.display().to_string())
-        };
-        let path: Vec<String> = spec
-            .path
-            .iter()
-            .map(expand)
-            .filter(|element| !element.is_empty())
-            .collect();
-        env.insert("PATH".to_owned(), path.join(":"));
-    }
-    env.insert("PWD".to_owned(), dir.display().to_string());
-    let mut args = vec![program.display().to_string()];
-    args.extend(spec.args.iter().cloned());
-    let quoted = |list: &mut dyn Iterator<Item = String>| {
-        list.map(|item| format!("{item:?}")).collect::<Vec<_>>().join(" ")
-    };
-    let banner = format!(
-        ":: Running {} with args [{}] and env [{}] in dir {}\n\n",
-        program.display(),
-        quoted(&mut args.iter().cloned()),
-        quoted(&mut env.iter().map(|(key, value)| format!("{key}={value}"))),
-        dir.display()
-    );
-    let mut command = Command::new(&program);
-    command.args(&spec.args).env_clear().envs(env).current_dir(dir);
-    Ok((command, banner))
-}
-
-fn program(workdir: &Path, spec: &Spec) -> Result<PathBuf, Refusal> {
-    let cmd = &spec.cmd;
-    if cmd.is_empty() {
-        return Err(Refusal(400, "invalid 'cmd' parameter: it is empty".to_owned()));
-    }
-    if Path::new(cmd).is_absolute() {
-        return Ok(PathBuf::from(cmd));
-    }
-    if cmd.contains('/') {
-        if spec.system {
-            return Err(Refusal(
-                400,
-                format!(
-                    "invalid 'cmd' parameter: `{cmd}` is relative; a system command is absolute or a bare name"
-                ),
-            ));
-        }
-        let path = crate::files::relative(cmd)
-            .map_err(|why| Refusal(400, format!("invalid 'cmd' parameter: {why}")))?;
-        return Ok(workdir.join(path));
-    }
-    let mut folders: Vec<PathBuf> = if spec.system {
-        Vec::new()
-    } else {
-        vec![workdir.to_owned()]
-    };
-    folders.extend(std::env::split_paths(
-        &std::env::var_os("PATH").unwrap_or_default(),
-    ));
-    let runs = |path: &PathBuf| {
-        use std::os::unix::fs::PermissionsExt;
-        fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    let found = folders.into_iter().map(|folder| folder.join(cmd)).find(runs);
-    found.ok_or_else(|| Refusal(422, format!("invalid 'cmd' parameter: command {cmd:?} not found")))
+/// An error of the system in Go's words, which are the C library's in lower case.
+fn plain(why: &io::Error) -> String {
+    let text = why.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }

@@ -1,251 +1,336 @@
-//! What callers may do below the working directory, and nowhere else.
+//! What callers may write and remove below the working directory.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
-use std::time::SystemTime;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use flate2::read::MultiGzDecoder;
+use rustix::fs::{self as at, AtFlags, FileType, Mode, OFlags};
+use tar::{Entry, EntryType};
+
+use crate::beneath::{Root, cleaned, clear, leads_out, open_file, relative, remove, stat, temporary_name};
+use crate::gomode;
+
+/// An archive unpacks to no more than this, in bytes and in entries.
+const ARCHIVE_MAX: u64 = 256 << 30;
+const ENTRIES_MAX: usize = 10_000_000;
 
 /// Why a file operation was refused or failed: a status of the answer and its text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileError(pub u16, pub String);
 
-fn bad(text: impl Into<String>) -> FileError {
+pub fn bad(text: impl Into<String>) -> FileError {
     FileError(400, text.into())
 }
 
-fn failed(what: &str, path: &Path, why: io::Error) -> FileError {
-    FileError(500, format!("cannot {what} {}: {why}", path.display()))
-}
-
-/// A path below the working directory, cleaned; `.` for itself. Slashes only, nothing that leads out.
-pub fn relative(path: &str) -> Result<PathBuf, String> {
-    let wrong = |why: &str| {
-        Err(format!(
-            "bogus path `{path}`: {why}; wanted one below the working directory"
-        ))
+/// What leads out is the caller's fault, all else the machine's.
+pub fn failed(what: &str, path: &Path, why: io::Error) -> FileError {
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
     };
-    if path.is_empty() {
-        return wrong("it is empty");
+    if leads_out(&why) {
+        return bad(format!(
+            "cannot {what} `{}`: it leads out of the working directory",
+            path.display()
+        ));
     }
-    if path.contains('\0') || path.contains('\\') {
-        return wrong("it has a NUL or backslash");
-    }
-    let mut clean = PathBuf::new();
-    for part in Path::new(path).components() {
-        match part {
-            Component::Normal(name) => clean.push(name),
-            Component::CurDir => {}
-            Component::ParentDir if clean.pop() => {}
-            Component::ParentDir => return wrong("it leads out"),
-            Component::RootDir | Component::Prefix(_) => return wrong("it is absolute"),
-        }
-    }
-    Ok(clean)
+    FileError(500, format!("cannot {what} `{}`: {why}", path.display()))
 }
 
-/// The target below `workdir`, after looking that no folder on the way is a link: a command may have
-/// planted one.
-fn beneath(workdir: &Path, path: &Path) -> Result<PathBuf, FileError> {
-    let mut at = workdir.to_owned();
-    let parents = path.parent().into_iter().flat_map(Path::components);
-    for part in parents {
-        at.push(part);
-        if fs::symlink_metadata(&at).is_ok_and(|meta| meta.is_symlink()) {
-            return Err(bad(format!(
-                "`{}` is reached through the link `{}`",
-                path.display(),
-                at.display()
-            )));
-        }
+/// Why bytes did not get from the sender into a file.
+enum CopyError {
+    Sender(io::Error),
+    File(io::Error),
+}
+
+impl From<io::Error> for CopyError {
+    fn from(why: io::Error) -> CopyError {
+        CopyError::File(why)
     }
-    Ok(workdir.join(path))
 }
 
 /// Unpacks a tar.gz, of one gzip member or many, into `dir` below the working directory.
-pub fn unpack(workdir: &Path, dir: &str, archive: impl Read) -> Result<(), FileError> {
-    let dir = if dir.is_empty() {
-        PathBuf::new()
-    } else {
-        relative(dir).map_err(bad)?
+///
+/// What was unpacked before an error stays. Nothing is dropped silently: what cannot be made is refused.
+pub fn unpack(root: &Root, dir: &Path, archive: impl Read) -> Result<(), FileError> {
+    root.make_folder(dir).map_err(|why| failed("make", dir, why))?;
+    let mut unpacking = Unpacking {
+        root,
+        dir,
+        began: SystemTime::now(),
+        left: ARCHIVE_MAX,
+        rights: BTreeMap::new(),
     };
-    let root = beneath(workdir, &dir.join("x"))?;
-    let root = root.parent().unwrap_or(workdir).to_owned();
-    fs::create_dir_all(&root).map_err(|why| failed("make", &root, why))?;
-    let began = SystemTime::now();
     let mut tar = tar::Archive::new(MultiGzDecoder::new(archive));
-    let entries = tar.entries().map_err(|why| bad(format!("not a tar.gz: {why}")))?;
+    let entries = tar
+        .entries()
+        .map_err(|why| bad(format!("requires a tar.gz: {why}")))?;
     for (n, entry) in entries.enumerate() {
-        let mut entry = entry.map_err(|why| bad(format!("bad archive at entry {n}: {why}")))?;
-        let name = String::from_utf8(entry.path_bytes().into_owned());
-        let name = name.map_err(|_| bad(format!("the name of entry {n} is no UTF-8")))?;
+        let entry = entry.map_err(|why| match n {
+            0 => bad(format!("requires a tar.gz: {why}")),
+            n => bad(format!("tar error at entry {n}: {why}")),
+        })?;
+        if n >= ENTRIES_MAX {
+            return Err(bad(format!("the archive has more than {ENTRIES_MAX} entries")));
+        }
+        unpacking.take(entry)?;
+    }
+    // To the end of the gzip stream, where its checksum is.
+    let rest = io::copy(&mut tar.into_inner().take(ARCHIVE_MAX), &mut io::sink());
+    rest.map_err(|why| bad(format!("requires a tar.gz: {why}")))?;
+    unpacking.finish()
+}
+
+struct Unpacking<'a> {
+    root: &'a Root,
+    /// Below the root.
+    dir: &'a Path,
+    began: SystemTime,
+    /// Bytes it may still unpack to.
+    left: u64,
+    /// The owner's rights of folders that lack some, given last: what is in them comes after them.
+    rights: BTreeMap<PathBuf, u32>,
+}
+
+impl Unpacking<'_> {
+    fn take(&mut self, mut entry: Entry<'_, impl Read>) -> Result<(), FileError> {
         let kind = entry.header().entry_type();
-        if kind.is_pax_global_extensions() {
-            continue;
+        if kind == EntryType::XGlobalHeader {
+            return Ok(());
         }
-        let path = relative(&name).map_err(|why| bad(format!("entry {n}: {why}")))?;
-        let target = beneath(&root, &path)?;
-        let parent = target.parent().unwrap_or(&root);
-        if kind.is_dir() {
-            fs::create_dir_all(&target).map_err(|why| failed("make", &target, why))?;
-            continue;
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let invalid = |why: &str| bad(format!("tar file contained invalid name `{name}`: {why}"));
+        if std::str::from_utf8(&entry.path_bytes()).is_err() {
+            return Err(invalid("it is no UTF-8"));
         }
-        fs::create_dir_all(parent).map_err(|why| failed("make", parent, why))?;
-        if kind.is_symlink() {
-            let to = entry
-                .link_name()
-                .ok()
-                .flatten()
-                .map(|to| to.into_owned())
-                .unwrap_or_default();
-            let inside = to
-                .to_str()
-                .map(|to| relative(&path.parent().unwrap_or(Path::new("")).join(to).to_string_lossy()));
-            if to.is_absolute() || !matches!(inside, Some(Ok(_))) {
+        let path = self.dir.join(relative(&name).map_err(|why| invalid(&why))?);
+        let mode = entry.header().mode().unwrap_or(0o644);
+        match kind {
+            EntryType::Directory => {
+                self.root
+                    .make_folder(&path)
+                    .map_err(|why| failed("make", &path, why))?;
+                if mode & 0o700 == 0o700 {
+                    self.rights.remove(&path);
+                } else {
+                    self.rights.insert(path, mode & 0o700);
+                }
+                return Ok(());
+            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {}
+            EntryType::Symlink | EntryType::Link => {}
+            other => {
                 return Err(bad(format!(
-                    "entry {n}: the link `{name}` leads out to `{}`",
-                    to.display()
+                    "tar file entry {name} contained unsupported file type `{}`",
+                    other.as_byte().escape_ascii()
                 )));
             }
-            // One that is there is replaced, never written through.
-            let _ = fs::remove_file(&target);
-            std::os::unix::fs::symlink(&to, &target).map_err(|why| failed("link", &target, why))?;
-            continue;
         }
-        if !kind.is_file() && !kind.is_contiguous() {
-            return Err(bad(format!(
-                "tar file entry {name} contained unsupported file type {}",
-                kind.as_byte() as char
-            )));
+        let made = self
+            .root
+            .make_parent(&path)
+            .map_err(|why| failed("make the folder of", &path, why))?;
+        let (folder, last) = made.ok_or_else(|| invalid("it is the folder itself"))?;
+        let link = entry.link_name().ok().flatten().unwrap_or_default().into_owned();
+        match kind {
+            EntryType::Symlink => {
+                let base = path.parent().unwrap_or(Path::new(""));
+                if link.as_os_str().is_empty() || link.is_absolute() || cleaned(&base.join(&link)).is_none() {
+                    let to = link.display();
+                    return Err(bad(format!(
+                        "the link `{name}` leads out of the working directory, to `{to}`"
+                    )));
+                }
+                put_in_place(&folder, last, |temporary| {
+                    Ok(at::symlinkat(&link, &folder, temporary)?)
+                })
+                .map_err(|why| failed("link", &path, why))
+            }
+            EntryType::Link => {
+                let from = relative(&link.to_string_lossy()).map_err(|why| invalid(&why))?;
+                let from = self.dir.join(from);
+                self.hard_link(&from, &folder, last)
+                    .map_err(|why| match why.kind() {
+                        io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => bad(format!(
+                            "the hard link `{name}` names `{}`, which is no file here",
+                            link.display()
+                        )),
+                        _ => failed("link", &path, why),
+                    })
+            }
+            _ => {
+                let size = entry.size();
+                if size > self.left {
+                    return Err(bad(format!(
+                        "the archive unpacks to more than {ARCHIVE_MAX} bytes"
+                    )));
+                }
+                self.left -= size;
+                let modified = Duration::from_secs(entry.header().mtime().unwrap_or(0));
+                let modified = SystemTime::UNIX_EPOCH.checked_add(modified).unwrap_or(self.began);
+                let modified = Some(modified.min(self.began));
+                match write(&folder, last, mode & 0o777, &mut entry, Some(size), modified) {
+                    Ok(()) => Ok(()),
+                    Err(CopyError::Sender(why)) => Err(bad(format!("tar error in `{name}`: {why}"))),
+                    Err(CopyError::File(why)) => Err(failed("write", &path, why)),
+                }
+            }
         }
-        let mode = entry.header().mode().unwrap_or(0o644) & 0o777;
-        let modified = entry.header().mtime().unwrap_or(0);
-        let modified = SystemTime::UNIX_EPOCH
-            .checked_add(std::time::Duration::from_secs(modified))
-            .unwrap_or(began);
-        write(&target, mode, &mut entry, Some(modified.min(began)))
-            .map_err(|why| failed("write", &target, why))?;
     }
-    Ok(())
+
+    /// A second name for a file of the archive; where the file system has none, a copy.
+    fn hard_link(&self, from: &Path, folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
+        let no_file = || io::Error::from(io::ErrorKind::InvalidInput);
+        let source = self.root.folder(from.parent().ok_or_else(no_file)?)?;
+        let source_name = from.file_name().ok_or_else(no_file)?;
+        let stat = stat(&source, source_name)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(no_file());
+        }
+        let linked = put_in_place(folder, name, |temporary| {
+            Ok(at::linkat(
+                &source,
+                source_name,
+                folder,
+                temporary,
+                AtFlags::empty(),
+            )?)
+        });
+        if linked.is_ok() {
+            return Ok(());
+        }
+        let mut content = open_file(&source, source_name)?;
+        let modified = content.metadata()?.modified().ok();
+        match write(folder, name, stat.st_mode & 0o777, &mut content, None, modified) {
+            Ok(()) => Ok(()),
+            Err(CopyError::Sender(why) | CopyError::File(why)) => Err(why),
+        }
+    }
+
+    fn finish(self) -> Result<(), FileError> {
+        // The deepest first, or they could not be reached.
+        for (path, rights) in self.rights.iter().rev() {
+            let changed = self.root.folder(path).and_then(|folder| {
+                let mode = at::fstat(&folder)?.st_mode & 0o077 | rights;
+                Ok(at::fchmod(&folder, Mode::from_raw_mode(mode))?)
+            });
+            changed.map_err(|why| failed("change the mode of", path, why))?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes one file of the working directory; `mode` is Go's, of which only permissions are taken.
-pub fn put(workdir: &Path, path: &str, mode: &str, content: &mut dyn Read) -> Result<(), FileError> {
-    let mode: i64 = mode.parse().map_err(|_| {
+pub fn put(root: &Root, path: &str, mode: &str, content: &mut dyn Read) -> Result<(), FileError> {
+    let path = relative(path).map_err(|why| bad(format!("invalid 'path' parameter: {why}")))?;
+    let mode = gomode::parse_permissions(mode).ok_or_else(|| {
         bad(format!(
-            "bad mode `{mode}`; wanted a decimal number as 493 for 0755"
+            "bad mode `{mode}`; wanted a regular file's in decimal, as 493 for 0755"
         ))
     })?;
-    // Go's bits for folder, link, device, fifo, socket, character device, irregular.
-    let special = [31, 27, 26, 25, 24, 21, 19]
-        .iter()
-        .any(|bit| mode >> bit & 1 == 1);
-    if !(0..1 << 32).contains(&mode) || special {
-        return Err(bad(format!("bad mode `{mode}`; wanted that of a regular file")));
+    let made = root
+        .make_parent(&path)
+        .map_err(|why| failed("make the folder of", &path, why))?;
+    let (folder, name) = made.ok_or_else(|| bad("invalid 'path' parameter: it is the working directory"))?;
+    match write(&folder, name, mode, content, None, None) {
+        Ok(()) => Ok(()),
+        Err(CopyError::Sender(why)) => Err(bad(format!("cannot read the body: {why}"))),
+        Err(CopyError::File(why)) => Err(failed("write", &path, why)),
     }
-    let target = beneath(workdir, &relative(path).map_err(bad)?)?;
-    let parent = target.parent().unwrap_or(workdir);
-    fs::create_dir_all(parent).map_err(|why| failed("make", parent, why))?;
-    write(&target, mode as u32 & 0o777, content, None).map_err(|why| failed("write", &target, why))
 }
 
-/// To a name of its own, then renamed: a program that runs is replaced, never truncated.
-fn write(target: &Path, mode: u32, content: &mut dyn Read, modified: Option<SystemTime>) -> io::Result<()> {
-    let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(".burrow-tmp");
-    let temporary = target.with_file_name(name);
-    let _ = fs::remove_file(&temporary);
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    let done = io::copy(content, &mut file).and_then(|_| {
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        if let Some(modified) = modified {
-            file.set_modified(modified)?;
+/// Writes all that `content` gives, which is `size` bytes if that is known, to a new file in place of
+/// what has the name.
+fn write(
+    folder: &OwnedFd,
+    name: &OsStr,
+    mode: u32,
+    content: &mut dyn Read,
+    size: Option<u64>,
+    modified: Option<SystemTime>,
+) -> Result<(), CopyError> {
+    let mut fault = None;
+    let written = put_in_place(folder, name, |temporary| {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(at::openat(folder, temporary, flags, Mode::RUSR | Mode::WUSR)?);
+        match copy(content, &mut file) {
+            Ok(copied) if size.is_none_or(|size| copied == size) => {}
+            Ok(_) => fault = Some(CopyError::Sender(io::ErrorKind::UnexpectedEof.into())),
+            Err(why) => fault = Some(why),
         }
-        fs::rename(&temporary, target)
+        if fault.is_some() {
+            return Err(io::ErrorKind::Other.into());
+        }
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        if let Some(modified) = modified
+            && let Err(why) = file.set_modified(modified)
+        {
+            static ONCE: std::sync::Once = std::sync::Once::new();
+            ONCE.call_once(|| eprintln!("buildlet: times of files cannot be set: {why}"));
+        }
+        Ok(())
     });
-    if done.is_err() {
-        let _ = fs::remove_file(&temporary);
+    match fault {
+        Some(fault) => Err(fault),
+        None => Ok(written?),
     }
-    done
+}
+
+fn copy(from: &mut dyn Read, to: &mut File) -> Result<u64, CopyError> {
+    let mut piece = vec![0; 128 * 1024];
+    let mut copied = 0;
+    loop {
+        match from.read(&mut piece) {
+            Ok(0) => return Ok(copied),
+            Ok(n) => {
+                to.write_all(&piece[..n])?;
+                copied += n as u64;
+            }
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Err(why) => return Err(CopyError::Sender(why)),
+        }
+    }
+}
+
+/// Makes something under a temporary name, then gives it its own: a program that runs, and a link, is
+/// replaced and never written through.
+fn put_in_place(
+    folder: &OwnedFd,
+    name: &OsStr,
+    make: impl FnOnce(&OsStr) -> io::Result<()>,
+) -> io::Result<()> {
+    let temporary = temporary_name();
+    let made = make(&temporary).and_then(|()| Ok(at::renameat(folder, &temporary, folder, name)?));
+    // It is still there after an error, and where it and the old file were one already.
+    let _ = at::unlinkat(folder, &temporary, AtFlags::empty());
+    made
 }
 
 /// Removes files and folders below the working directory; `.` empties it. What is not there is fine.
-pub fn remove(workdir: &Path, paths: &[&str]) -> Result<(), FileError> {
+pub fn remove_all(root: &Root, paths: &[&str]) -> Result<(), FileError> {
     if paths.is_empty() {
         return Err(bad("requires 'path' parameter"));
     }
-    let clean: Vec<PathBuf> = paths
+    let clean = paths
         .iter()
         .map(|path| relative(path))
-        .collect::<Result<_, _>>()
-        .map_err(bad)?;
-    for path in clean {
-        if path.as_os_str().is_empty() {
-            for entry in fs::read_dir(workdir).map_err(|why| failed("read", workdir, why))? {
-                let entry = entry.map_err(|why| failed("read", workdir, why))?;
-                remove_one(&entry.path())?;
-            }
-        } else {
-            remove_one(&beneath(workdir, &path)?)?;
-        }
+        .collect::<Result<Vec<PathBuf>, _>>();
+    for path in clean.map_err(|why| bad(format!("invalid 'path' parameter: {why}")))? {
+        let removed = match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => match root.folder(parent) {
+                Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
+                folder => folder.and_then(|folder| remove(&folder, name)),
+            },
+            _ => root.folder(&path).and_then(|folder| clear(&folder)),
+        };
+        removed.map_err(|why| failed("remove", &path, why))?;
     }
     Ok(())
-}
-
-fn remove_one(path: &Path) -> Result<(), FileError> {
-    let try_it = || match fs::symlink_metadata(path) {
-        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(why) => Err(why),
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-    };
-    match try_it() {
-        Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path);
-            try_it().map_err(|why| failed("remove", path, why))
-        }
-        done => done.map_err(|why| failed("remove", path, why)),
-    }
-}
-
-/// Gives the owner the right to write everywhere below, as read-only trees need before they can go.
-fn open_up(path: &Path) {
-    let Ok(meta) = fs::symlink_metadata(path) else {
-        return;
-    };
-    if meta.is_dir() {
-        let _ = fs::set_permissions(
-            path,
-            fs::Permissions::from_mode(meta.permissions().mode() | 0o700),
-        );
-        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-            open_up(&entry.path());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::relative;
-
-    #[test]
-    fn paths_stay_below() {
-        for (path, clean) in [
-            ("a/b", "a/b"),
-            (".", ""),
-            ("./a/../b", "b"),
-            ("foo../bar", "foo../bar"),
-        ] {
-            assert_eq!(relative(path).expect("fine").to_str(), Some(clean));
-        }
-        for path in ["", "..", "a/../..", "/etc", "a\\b", "a\0"] {
-            assert!(relative(path).is_err(), "{path:?}");
-        }
-    }
 }

@@ -1,21 +1,13 @@
 use std::ffi::OsString;
-use std::fs;
-use std::io::Write;
-use std::net::{TcpListener, ToSocketAddrs};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::dial::{Coordinator, Proxy, parse_address};
-use crate::exec::Execs;
-use crate::reverse::{self, Identity};
-use crate::server::{Server, serve};
+use crate::exec::SPOOL_MAX;
+use crate::form;
+use crate::server::AtHalt;
 use crate::trust::{Trust, parse_fingerprint};
 
-/// Exit codes for supervisors. Source: sysexits.h.
-const TRY_AGAIN: u8 = 75;
-const REFUSED: u8 = 78;
+const LISTEN: &str = "localhost:5936";
 
 const HELP: &str = "\
 buildlet: runs what a burrow or Go coordinator sends to this machine
@@ -34,64 +26,45 @@ Flags (one dash or two, `-flag=value` or `-flag value`):
   -insecure-dev         believe anybody, and show the public development key
   -workdir DIR          working directory; made if it is not there [a folder in the state folder]
   -state-dir DIR        output of commands, kept outside of the working directory [a private temporary folder]
-  -password-file FILE   what callers must know; needed to listen beyond this machine
+  -password-file FILE   what callers must know; needed to listen beyond this machine [$META_PASSWORD]
   -report-file FILE     written once it listens: {\"address\",\"pid\",\"instance\"}
   -orphan-timeout TIME  end, with all commands, when nobody has asked for so long, as `90s` or `10m`
                         [0: never; with -reverse-type 10m]
-  -halt=BOOL            accepted; /halt ends the process and never the machine
+  -max-output BYTES     a command that prints more is killed [4294967296]
+  -health-addr ADDR     answer /healthz there too, without TLS or password
+  -halt, -reboot        /halt powers the machine off, or reboots it [it ends this process alone]
   -version              print the version
   -help                 print this
 
-Exit codes: 0 after /halt, 2 wrong flags, 75 orphaned after dialling in, 78 refused by the coordinator, 1 all else.
+With $META_TLS_CERT and $META_TLS_KEY (PEM, or @FILE) it listens with TLS.
+
+Exit codes: 0 after /halt or a signal to end, 2 wrong flags, 75 orphaned after dialling in, 78 refused by the coordinator, 1 all else.
 ";
 
-struct Flags {
-    listen: String,
-    workdir: Option<PathBuf>,
-    state_dir: Option<PathBuf>,
-    password_file: Option<PathBuf>,
-    report_file: Option<PathBuf>,
-    orphan_timeout: Option<Duration>,
-    reverse: Option<Reverse>,
+/// What the program is told to be.
+pub struct Flags {
+    pub listen: String,
+    pub workdir: Option<PathBuf>,
+    pub state_dir: Option<PathBuf>,
+    pub password_file: Option<PathBuf>,
+    pub report_file: Option<PathBuf>,
+    pub orphan_timeout: Option<Duration>,
+    pub health_addr: Option<String>,
+    pub max_output: u64,
+    pub at_halt: AtHalt,
+    pub reverse: Option<Reverse>,
 }
 
 /// Dial in, instead of listening.
-struct Reverse {
-    host_type: String,
-    coordinator: String,
-    hostname: Option<String>,
-    trust: Trust,
+pub struct Reverse {
+    pub host_type: String,
+    pub coordinator: String,
+    pub hostname: Option<String>,
+    pub trust: Trust,
 }
 
-/// Why the program ends, and with which code.
-struct Failure(u8, String);
-
-impl From<String> for Failure {
-    fn from(text: String) -> Failure {
-        Failure(1, text)
-    }
-}
-
-/// The whole program. `args` without its own name.
-pub fn main_with(args: Vec<OsString>) -> ExitCode {
-    let flags = match parse(args) {
-        Ok(Some(flags)) => flags,
-        Ok(None) => return ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("buildlet: {why}; see `buildlet -help`");
-            return ExitCode::from(2);
-        }
-    };
-    match run(flags) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure(code, why)) => {
-            eprintln!("buildlet: {why}");
-            ExitCode::from(code)
-        }
-    }
-}
-
-fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
+/// `None`: what was asked for has been printed.
+pub fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
     // Go's flags have one dash; to the parser here they have two.
     let twice = args.into_iter().map(|arg| match arg.to_str() {
         Some(text) if text.len() > 2 && text.starts_with('-') && !text.starts_with("--") => {
@@ -100,16 +73,20 @@ fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
         _ => arg,
     });
     let mut flags = Flags {
-        listen: "localhost:5936".to_owned(),
+        listen: LISTEN.to_owned(),
         workdir: None,
         state_dir: None,
         password_file: None,
         report_file: None,
         orphan_timeout: None,
+        health_addr: None,
+        max_output: SPOOL_MAX,
+        at_halt: AtHalt::EndProcess,
         reverse: None,
     };
     let (mut reverse_type, mut coordinator, mut hostname) = (None, None, None);
     let (mut trust, mut orphan_timeout) = (Vec::new(), None);
+    let (mut halt, mut reboot) = (false, false);
     let mut parser = lexopt::Parser::from_args(twice);
     while let Some(arg) = parser.next().map_err(|why| why.to_string())? {
         let lexopt::Arg::Long(name) = arg else {
@@ -125,9 +102,13 @@ fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
                 println!("buildlet {} (protocol 27)", env!("CARGO_PKG_VERSION"));
                 return Ok(None);
             }
+            // Go's flags take `-halt` and `-halt=false`, never `-halt false`.
             "halt" => {
-                // Go's flags take `-halt` and `-halt=false`, never `-halt false`.
-                let _ = parser.optional_value();
+                halt = switch(parser.optional_value());
+                continue;
+            }
+            "reboot" => {
+                reboot = switch(parser.optional_value());
                 continue;
             }
             "insecure-dev" => {
@@ -144,7 +125,13 @@ fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
                 .ok_or(format!("-{name}: `{}` is no text", value.display()))
         };
         match name.as_str() {
-            "listen" => flags.listen = text()?,
+            "listen" => {
+                // Go's word for its default.
+                flags.listen = match text()?.as_str() {
+                    "AUTO" => LISTEN.to_owned(),
+                    text => text.to_owned(),
+                }
+            }
             "workdir" => flags.workdir = Some(value.into()),
             "state-dir" => flags.state_dir = Some(value.into()),
             "password-file" => flags.password_file = Some(value.into()),
@@ -152,6 +139,13 @@ fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
             "orphan-timeout" => orphan_timeout = Some(duration(&text()?)?),
             "reverse-type" => reverse_type = Some(text()?),
             "coordinator" => coordinator = Some(text()?),
+            "health-addr" => flags.health_addr = Some(text()?),
+            "max-output" => {
+                let text = text()?;
+                let bytes = text.parse();
+                flags.max_output =
+                    bytes.map_err(|_| format!("-max-output: `{text}` is no number of bytes"))?;
+            }
             "hostname" => hostname = Some(text()?),
             "ca-file" => trust.push(Trust::CaFile(value.into())),
             "fingerprint" => {
@@ -180,9 +174,19 @@ fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
             trust: trust.pop().unwrap_or(Trust::PublicRoots),
         }),
     };
+    flags.at_halt = match (reboot, halt) {
+        (true, _) => AtHalt::Reboot,
+        (false, true) => AtHalt::PowerOff,
+        (false, false) => AtHalt::EndProcess,
+    };
     let default = flags.reverse.is_some().then_some(Duration::from_secs(600));
     flags.orphan_timeout = orphan_timeout.unwrap_or(default);
     Ok(Some(flags))
+}
+
+/// A flag without a value is on.
+fn switch(value: Option<OsString>) -> bool {
+    value.is_none_or(|value| form::is_true(value.to_str()))
 }
 
 /// What may stand in a header.
@@ -212,159 +216,4 @@ fn duration(text: &str) -> Result<Option<Duration>, String> {
     Ok(Some(Duration::from_secs(
         number.checked_mul(scale).ok_or_else(wrong)?,
     )))
-}
-
-fn run(flags: Flags) -> Result<(), Failure> {
-    let io =
-        |what: &str, path: &Path, why: std::io::Error| format!("cannot {what} `{}`: {why}", path.display());
-    let instance = random_hex(16)?;
-    let state_dir = flags
-        .state_dir
-        .clone()
-        .unwrap_or_else(|| std::env::temp_dir().join(format!("buildlet-{instance}")));
-    let workdir = flags.workdir.clone().unwrap_or_else(|| state_dir.join("work"));
-    private_dir(&state_dir).map_err(|why| io("make", &state_dir, why))?;
-    fs::create_dir_all(&workdir).map_err(|why| io("make", &workdir, why))?;
-    let workdir = workdir.canonicalize().map_err(|why| io("use", &workdir, why))?;
-    let execs = Execs::open(state_dir.join("execs"), workdir.clone())
-        .map_err(|why| io("use the state folder", &state_dir, why))?;
-    match &flags.reverse {
-        None => listen(&flags, workdir, instance, execs),
-        Some(reverse) => {
-            let server = Arc::new(Server::new(workdir, None, instance.clone(), execs));
-            dial_in(reverse, &server, instance, flags.orphan_timeout)
-        }
-    }
-}
-
-fn listen(flags: &Flags, workdir: PathBuf, instance: String, execs: Execs) -> Result<(), Failure> {
-    let io =
-        |what: &str, path: &Path, why: std::io::Error| format!("cannot {what} `{}`: {why}", path.display());
-    let password = match &flags.password_file {
-        None => None,
-        Some(path) => {
-            let text = fs::read_to_string(path).map_err(|why| io("read the password file", path, why))?;
-            match text.trim() {
-                "" => return Err(format!("the password file `{}` is empty", path.display()).into()),
-                text => Some(text.to_owned()),
-            }
-        }
-    };
-    let mut addresses = flags.listen.to_socket_addrs().map_err(|why| {
-        format!(
-            "-listen: `{}` is no address: {why}; wanted HOST:PORT",
-            flags.listen
-        )
-    })?;
-    let loopback = addresses.next().is_some_and(|first| first.ip().is_loopback())
-        && addresses.all(|address| address.ip().is_loopback());
-    if password.is_none() && !loopback {
-        let text = format!(
-            "-listen: `{}` is reachable by others, and whoever reaches it runs commands; give a -password-file",
-            flags.listen
-        );
-        return Err(text.into());
-    }
-    let listener = TcpListener::bind(&flags.listen).map_err(|why| {
-        format!(
-            "cannot listen at `{}`: {why}; another port, or 0 for a free one, with -listen",
-            flags.listen
-        )
-    })?;
-    let address = listener.local_addr().map_err(|why| why.to_string())?;
-    let server = Arc::new(Server::new(workdir, password, instance.clone(), execs));
-    if let Some(path) = &flags.report_file {
-        let text = format!(
-            "{{\"address\":\"{address}\",\"pid\":{},\"instance\":\"{instance}\"}}\n",
-            std::process::id()
-        );
-        write_whole(path, &text).map_err(|why| io("write", path, why))?;
-    }
-    eprintln!("buildlet: listening at {address}");
-    if let Some(limit) = flags.orphan_timeout {
-        let server = server.clone();
-        std::thread::spawn(move || server.end_when_orphaned(limit, 0));
-    }
-    serve(&server, &listener);
-    Ok(())
-}
-
-/// Ends only when it is refused.
-fn dial_in(
-    reverse: &Reverse,
-    server: &Arc<Server>,
-    instance: String,
-    orphan_timeout: Option<Duration>,
-) -> Result<(), Failure> {
-    let env = |name: &str| std::env::var(name).ok();
-    let (host, port) = parse_address(&reverse.coordinator).ok_or_else(|| {
-        format!(
-            "-coordinator: `{}` is no address; wanted HOST:PORT",
-            reverse.coordinator
-        )
-    })?;
-    let proxy = env("HTTPS_PROXY")
-        .or_else(|| env("https_proxy"))
-        .unwrap_or_default();
-    let spared = env("NO_PROXY").or_else(|| env("no_proxy")).unwrap_or_default();
-    let coordinator = Arc::new(Coordinator {
-        proxy: Proxy::parse(&proxy, &spared, &host),
-        tls: Arc::new(reverse.trust.client_config()?),
-        host,
-        port,
-    });
-    let key = match reverse.trust {
-        Trust::Anybody => reverse::development_key(&reverse.host_type),
-        _ => reverse::read_key(&reverse.host_type, env)?,
-    };
-    let system = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let given = reverse
-        .hostname
-        .clone()
-        .or_else(|| env("HOSTNAME"))
-        .unwrap_or(system);
-    let hostname: String = given.chars().filter(char::is_ascii_graphic).collect();
-    let identity = Identity {
-        host_type: reverse.host_type.clone(),
-        hostname: if hostname.is_empty() {
-            "buildlet".to_owned()
-        } else {
-            hostname
-        },
-        key,
-        instance,
-    };
-    if let Some(limit) = orphan_timeout {
-        let server = server.clone();
-        std::thread::spawn(move || server.end_when_orphaned(limit, TRY_AGAIN.into()));
-    }
-    let refused = reverse::run(server, &coordinator, &identity);
-    server.end();
-    Err(Failure(REFUSED, refused.0))
-}
-
-/// Made for us alone: a fixed name in a shared folder could be planted by others.
-fn private_dir(path: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(path)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    }
-    Ok(())
-}
-
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
-}
-
-fn random_hex(bytes: usize) -> Result<String, String> {
-    let mut buffer = vec![0; bytes];
-    let random = ring::rand::SystemRandom::new();
-    ring::rand::SecureRandom::fill(&random, &mut buffer).map_err(|_| "there is no randomness to be had")?;
-    Ok(buffer.iter().map(|b| format!("{b:02x}")).collect())
 }

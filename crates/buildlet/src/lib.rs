@@ -1,19 +1,26 @@
 //! The agent on every host: files in, processes run, output out.
 //!
 //! Blocking threads, no async runtime, few dependencies: it is copied onto every kind of machine there is.
-//! Reading order: [`main_with`] (flags), `server` (one connection), `exec` (commands that outlive
+//! Reading order: [`main_with`] (the program), `server` (one connection), `exec` (commands that outlive
 //! their connection), `files` (the working directory), `reverse` (dialling in).
 //!
 //! Source of the protocol: golang/build `cmd/buildlet/buildlet.go` (2023); paths under `/burrow/` are our own.
 
+mod beneath; // paths that stay below a folder
+mod command; // what to run, resolved
 mod dial; // connections to the coordinator
 mod exec; // commands that outlive their connection
-mod files; // the working directory
-mod flags; // what to be
-mod form;
+mod fetch; // archives by URL
+mod files; // what is written into the working directory
+mod flags; // what to be told
+mod form; // urlencoded pairs
+mod gomode; // modes as Go writes them
+mod list; // what is read from the working directory
 mod reverse; // dialling in
+mod run; // the program
 mod server; // one connection
+mod strays; // what commands leave behind
 mod stream; // bytes, read ahead
-mod trust; // which coordinators are believed // urlencoded pairs
+mod trust; // which coordinators are believed
 
-pub use flags::main_with;
+pub use run::main_with;

@@ -37,8 +37,6 @@ pub struct Identity {
     pub hostname: String,
     /// Never printed.
     pub key: String,
-    /// The same for the life of this process.
-    pub instance: String,
 }
 
 /// The coordinator does not want this machine: trying again would change nothing.
@@ -49,7 +47,7 @@ pub struct Refused(pub String);
 pub fn run(server: &Arc<Server>, coordinator: &Arc<Coordinator>, identity: &Identity) -> Refused {
     let mut failures = 0;
     loop {
-        let lost = match register(coordinator, identity) {
+        let lost = match register(coordinator, identity, server.instance()) {
             Ok(control) => {
                 let (host, host_type) = (&coordinator.host, &identity.host_type);
                 eprintln!(
@@ -98,13 +96,12 @@ fn random() -> u8 {
     byte[0]
 }
 
-fn register(coordinator: &Coordinator, identity: &Identity) -> Result<Control, UpgradeError> {
+fn register(coordinator: &Coordinator, identity: &Identity, instance: &str) -> Result<Control, UpgradeError> {
     let deadline = Instant::now() + PICKUP_LIMIT;
     let Identity {
         host_type,
         hostname,
         key,
-        instance,
     } = identity;
     let headers = format!(
         "X-Go-Builder-Hostname: {hostname}\r\nX-Go-Builder-Key: {key}\r\nX-Go-Builder-Version: {PROTOCOL}\r\n\

@@ -1,18 +1,25 @@
 //! One connection after another: reads a request, answers it, keeps the connection if both want.
 
-use std::io::{self, Read};
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use http1::{BodyDecoder, RequestHead};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::json;
 use subtle::ConstantTimeEq;
 
-use crate::exec::{Exec, Execs, Refusal, Spec};
-use crate::files::{self, FileError};
+use crate::beneath::{Root, relative};
+use crate::command::{Refusal, Spec};
+use crate::exec::{Exec, Execs, Outcome};
+use crate::fetch::Fetcher;
+use crate::files::{self, FileError, bad, failed};
 use crate::form;
+use crate::list::{self, Listing};
 use crate::stream::{Body, Buffered, Stream, notice_death};
 
 /// Most connections at once; more are closed at once.
@@ -21,48 +28,158 @@ const CONNECTIONS_MAX: usize = 256;
 /// Longest body of a form. Source: spec buildlet 1.2.
 const FORM_MAX: usize = 10 << 20;
 
+/// What is read of a body that is not wanted, so that its sender sees the answer.
+const DRAIN_MAX: u64 = 4 << 20;
+
+/// How long requests under way get to end in when the process is told to.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Longest answer of `/debug/x`.
+const DEBUG_MAX: usize = 1 << 20;
+
 /// What this buildlet says it speaks. Source: spec buildlet 1.12.
 pub const PROTOCOL: u32 = 27;
 
 pub struct Server {
-    workdir: PathBuf,
-    password: Option<String>,
-    instance: String,
-    execs: Execs,
+    setup: Setup,
     /// When somebody who may last asked.
     asked: Mutex<Instant>,
     halting: AtomicBool,
     connections: AtomicUsize,
+    /// Requests under way.
+    busy: AtomicUsize,
     names: AtomicUsize,
 }
 
-/// Accepts for ever.
-pub fn serve(server: &Arc<Server>, listener: &TcpListener) {
-    for stream in listener.incoming() {
-        let Ok(stream) = stream else {
-            // Out of descriptors, as a rule: let some go.
-            std::thread::sleep(Duration::from_millis(50));
-            continue;
+pub struct Setup {
+    pub workdir: PathBuf,
+    pub password: Option<String>,
+    /// Differs at every start.
+    pub instance: String,
+    pub execs: Execs,
+    pub fetcher: Fetcher,
+    pub at_halt: AtHalt,
+    /// A folder that goes with the process.
+    pub temporary: Option<PathBuf>,
+}
+
+/// What to do a second after `/halt`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtHalt {
+    EndProcess,
+    PowerOff,
+    Reboot,
+}
+
+impl AtHalt {
+    /// The command that does it. Source: golang/build `cmd/buildlet/buildlet.go`.
+    fn command(self, os: &str) -> Option<&'static [&'static str]> {
+        match (self, os) {
+            (AtHalt::EndProcess, _) => None,
+            (AtHalt::Reboot, _) => Some(&["reboot"]),
+            (AtHalt::PowerOff, "linux") => Some(&["/bin/halt", "-n", "-f", "-p"]),
+            (AtHalt::PowerOff, "openbsd") => Some(&["halt", "-q", "-n", "-p"]),
+            (AtHalt::PowerOff, "freebsd") => Some(&["shutdown", "-p", "-o", "now"]),
+            (AtHalt::PowerOff, "macos") => Some(&["sudo", "/sbin/halt", "-n", "-q", "-l"]),
+            (AtHalt::PowerOff, _) => None,
+        }
+    }
+
+    fn perform(self) {
+        let Some([program, args @ ..]) = self.command(std::env::consts::OS) else {
+            return;
         };
-        // Source: golang/build `cmd/buildlet/buildlet.go`.
-        notice_death(&stream, Duration::from_secs(180));
-        let server = server.clone();
-        std::thread::spawn(move || server.serve(Buffered::new(Stream::Plain(stream))));
+        if let Err(why) = std::process::Command::new(program).args(args).spawn() {
+            eprintln!("buildlet: cannot run `{program}`: {why}");
+            return;
+        }
+        // The machine ends before this, or not at all.
+        thread::sleep(Duration::from_secs(5));
     }
 }
 
+/// Accepts for ever.
+pub fn serve(server: &Arc<Server>, listener: &TcpListener, tls: Option<&Arc<ServerConfig>>) {
+    accept(listener, |stream| {
+        let (server, tls) = (server.clone(), tls.cloned());
+        thread::spawn(move || {
+            let stream = match tls {
+                None => Ok(Stream::Plain(stream)),
+                Some(tls) => handshake(stream, tls),
+            };
+            if let Ok(stream) = stream {
+                server.serve(Buffered::new(stream));
+            }
+        });
+    });
+}
+
+/// Answers `/healthz` and nothing else, for ever; one connection at a time.
+pub fn serve_health(listener: &TcpListener) {
+    accept(listener, |stream| {
+        let mut to = Buffered::new(Stream::Plain(stream));
+        let answered = (|| {
+            to.stream.tcp().set_read_timeout(Some(Duration::from_secs(5)))?;
+            let path = loop {
+                match RequestHead::parse(&to.have) {
+                    Ok(Some((head, _))) => break head.path().to_owned(),
+                    Ok(None) if to.fill()? > 0 => {}
+                    _ => return Ok(()),
+                }
+            };
+            let answer = match path.as_str() {
+                "/healthz" => Answer::ok("ok\n"),
+                _ => Answer::error(404, "404 page not found"),
+            };
+            send(&mut to, &answer, false)
+        })();
+        // Whoever asks and leaves does not need the answer.
+        let _: io::Result<()> = answered;
+    });
+}
+
+fn accept(listener: &TcpListener, mut take: impl FnMut(TcpStream)) {
+    for stream in listener.incoming() {
+        match stream {
+            Ok(stream) => {
+                // Source: golang/build `cmd/buildlet/buildlet.go`.
+                notice_death(&stream, Duration::from_secs(180));
+                take(stream);
+            }
+            // Out of descriptors, as a rule: let some go.
+            Err(_) => thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+fn handshake(mut tcp: TcpStream, tls: Arc<ServerConfig>) -> io::Result<Stream> {
+    let mut connection = ServerConnection::new(tls).map_err(io::Error::other)?;
+    tcp.set_read_timeout(Some(Duration::from_secs(30)))?;
+    while connection.is_handshaking() {
+        connection.complete_io(&mut tcp)?;
+    }
+    tcp.set_read_timeout(None)?;
+    Ok(Stream::Accepted(Box::new(StreamOwned::new(connection, tcp))))
+}
+
 impl Server {
-    pub fn new(workdir: PathBuf, password: Option<String>, instance: String, execs: Execs) -> Server {
+    pub fn new(setup: Setup) -> Server {
         Server {
-            workdir,
-            password,
-            instance,
-            execs,
+            setup,
             asked: Mutex::new(Instant::now()),
             halting: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
             names: AtomicUsize::new(0),
         }
+    }
+
+    pub fn instance(&self) -> &str {
+        &self.setup.instance
+    }
+
+    pub fn has_password(&self) -> bool {
+        self.setup.password.is_some()
     }
 
     /// Serves one connection to its end.
@@ -83,18 +200,32 @@ impl Server {
                 self.end();
                 std::process::exit(code);
             }
-            std::thread::sleep(limit - idle);
+            thread::sleep(limit - idle);
         }
     }
 
-    /// Takes no new work and ends what runs.
+    /// Takes no new work, ends what runs, and removes what goes with the process.
     pub fn end(&self) {
         self.halting.store(true, Ordering::SeqCst);
-        self.execs.kill_all();
+        self.setup.execs.kill_all();
+        if let Some(folder) = &self.setup.temporary {
+            // What stays is in the system's folder for such.
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+
+    /// Ends what runs, lets requests under way end, and then the process: with 0 if all did.
+    pub fn stop(&self) {
+        self.end();
+        let deadline = Instant::now() + STOP_GRACE;
+        while self.busy.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
+        std::process::exit(i32::from(self.busy.load(Ordering::SeqCst) > 0));
     }
 
     fn may(&self, head: &RequestHead) -> bool {
-        let Some(password) = &self.password else {
+        let Some(password) = &self.setup.password else {
             return true;
         };
         let given = head
@@ -126,11 +257,11 @@ impl Answer {
         }
     }
 
-    fn json(text: String) -> Answer {
+    fn json(value: serde_json::Value) -> Answer {
         Answer {
             status: 200,
             kind: "application/json; charset=utf-8",
-            body: text.into_bytes(),
+            body: format!("{value}\n").into_bytes(),
         }
     }
 
@@ -173,28 +304,41 @@ impl Connection {
                     Err(why) => return send(&mut self.0, &Answer::error(400, why), false),
                 }
             };
-            let body = match BodyDecoder::new(&head) {
-                Ok(body) => body,
+            let decoder = match BodyDecoder::new(&head) {
+                Ok(decoder) => decoder,
                 Err(why) => return send(&mut self.0, &Answer::error(400, why), false),
             };
-            if head.expects_continue() {
-                self.0.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
-            }
-            let keep = head.keeps_alive();
-            let mut request = Request {
-                body: self.0.body(body),
-            };
-            let answered = request.handle(server, &head)?;
-            // What the handler left of the body must go before the next head; a little, then no more.
-            let drained = request.body.drain(256 * 1024)?;
-            if let Some(answer) = answered {
-                send(&mut self.0, &answer, keep && drained)?;
-            }
-            if !keep || !drained {
+            server.busy.fetch_add(1, Ordering::SeqCst);
+            let kept = answer(&mut self.0, decoder, server, &head);
+            server.busy.fetch_sub(1, Ordering::SeqCst);
+            if !kept? {
                 return Ok(());
             }
         }
     }
+}
+
+/// Answers one request; whether the connection can take another.
+fn answer(to: &mut Buffered, decoder: BodyDecoder, server: &Server, head: &RequestHead) -> io::Result<bool> {
+    let keep = head.keeps_alive();
+    let mut request = Request {
+        query: form::parse(head.query().as_bytes()),
+        body: to.body(decoder, head.expects_continue()),
+    };
+    let answered = request.handle(server, head)?;
+    let whole = request.body.is_done();
+    if let Some(answer) = answered {
+        send(request.body.connection, &answer, keep && whole)?;
+    }
+    if whole {
+        return Ok(keep);
+    }
+    // The sender is told, and gets to read it: a connection closed with bytes unread may take the answer along.
+    let tcp = request.body.connection.stream.tcp();
+    let _ = tcp.shutdown(Shutdown::Write);
+    tcp.set_read_timeout(Some(Duration::from_secs(2)))?;
+    request.body.drain(DRAIN_MAX)?;
+    Ok(false)
 }
 
 fn send(to: &mut Buffered, answer: &Answer, keep: bool) -> io::Result<()> {
@@ -226,14 +370,34 @@ fn phrase(status: u16) -> &'static str {
 
 /// A request whose body is read as it comes.
 struct Request<'a> {
+    query: Vec<(String, String)>,
     body: Body<'a>,
+}
+
+/// The fields of a request: those of its body before those of its query.
+struct Form<'a> {
+    body: Vec<(String, String)>,
+    query: &'a [(String, String)],
+}
+
+impl Form<'_> {
+    fn get(&self, key: &str) -> &str {
+        let value = form::get(&self.body, key).or_else(|| form::get(self.query, key));
+        value.unwrap_or_default()
+    }
+
+    fn all(&self, key: &str) -> Vec<&str> {
+        form::all(&self.body, key)
+            .chain(form::all(self.query, key))
+            .collect()
+    }
 }
 
 impl Request<'_> {
     /// `None`: the answer has been sent already.
     fn handle(&mut self, server: &Server, head: &RequestHead) -> io::Result<Option<Answer>> {
-        let path = head.path().to_owned();
-        match path.as_str() {
+        let (path, method) = (head.path(), head.method.as_str());
+        let wanted: &[&str] = match path {
             "/" => {
                 return Ok(Some(Answer::ok(format!(
                     "buildlet running on {}-{}\n",
@@ -242,21 +406,20 @@ impl Request<'_> {
                 ))));
             }
             "/healthz" => return Ok(Some(Answer::ok("ok\n"))),
-            _ => {}
-        }
-        if !server.may(head) {
-            return Ok(Some(Answer::error(403, "invalid password")));
-        }
-        *server.asked.lock().expect("no holder panics") = Instant::now();
-        let wanted: &[&str] = match path.as_str() {
-            "/status" | "/workdir" => &["GET"],
-            "/writetgz" | "/write" => &["PUT"],
+            "/debug/x" => return Ok(Some(self.debug_x())),
+            "/debug/goroutines" => &["GET", "POST"],
+            "/status" | "/workdir" | "/ls" | "/tgz" => &["GET"],
+            "/writetgz" => &["PUT", "POST"],
+            "/write" => &["PUT"],
             "/exec" | "/removeall" | "/halt" => &["POST"],
             "/burrow/exec" => &["POST", "GET"],
             other if other.starts_with("/burrow/exec/") => &["GET", "DELETE"],
             _ => return Ok(Some(Answer::error(404, "404 page not found"))),
         };
-        let method = head.method.as_str();
+        if !server.may(head) {
+            return Ok(Some(Answer::error(403, "invalid password")));
+        }
+        *server.asked.lock().expect("no holder panics") = Instant::now();
         if !wanted.contains(&method) {
             return Ok(Some(Answer::error(
                 400,
@@ -266,142 +429,225 @@ impl Request<'_> {
         if server.halting.load(Ordering::SeqCst) && path != "/status" {
             return Ok(Some(Answer::error(503, "this buildlet is ending")));
         }
-        if let Err(why) = std::fs::create_dir_all(&server.workdir) {
-            return Ok(Some(Answer::error(
-                500,
-                format!("cannot make the working directory: {why}"),
-            )));
+        if head.minor == 0 && matches!(path, "/exec" | "/ls" | "/tgz") {
+            return Ok(Some(Answer::error(400, "HTTP/1.1 or higher required")));
         }
-        let query = form::parse(head.query().as_bytes());
-        let answer = match (path.as_str(), method) {
-            ("/status", _) => Answer::json(format!(
-                "{{\"Version\":{PROTOCOL},\"Burrow\":\"{}\",\"Features\":[\"exec2\"],\"Instance\":\"{}\"}}\n",
-                env!("CARGO_PKG_VERSION"),
-                server.instance
-            )),
-            ("/workdir", _) => Answer::ok(server.workdir.display().to_string()),
-            ("/writetgz", _) => {
-                let dir = form::get(&query, "dir").unwrap_or_default().to_owned();
-                files::unpack(&server.workdir, &dir, &mut self.body)
-                    .map_or_else(Answer::from, |()| Answer::ok("OK"))
-            }
-            ("/write", _) => {
-                let (path, mode) = (form::get(&query, "path"), form::get(&query, "mode"));
-                let (path, mode) = (
-                    path.unwrap_or_default().to_owned(),
-                    mode.unwrap_or_default().to_owned(),
-                );
-                let put = files::put(&server.workdir, &path, &mode, &mut self.body);
-                put.map_or_else(Answer::from, |()| Answer::ok("OK"))
-            }
-            ("/removeall", _) => match self.form()? {
-                Err(answer) => answer,
-                Ok(body) => {
-                    let paths: Vec<&str> = form::all(&body, "path")
-                        .chain(form::all(&query, "path"))
-                        .collect();
-                    if paths.contains(&".") {
-                        server.execs.kill_all();
-                    }
-                    files::remove(&server.workdir, &paths).map_or_else(Answer::from, |()| Answer::ok(""))
-                }
-            },
+        let answered = match (path, method) {
+            ("/status", _) => Ok(Some(Answer::json(json!({
+                "Version": PROTOCOL,
+                "Burrow": env!("CARGO_PKG_VERSION"),
+                "Features": ["exec2"],
+                "Instance": server.setup.instance,
+            })))),
+            ("/workdir", _) => Ok(Some(Answer::ok(server.setup.workdir.display().to_string()))),
+            ("/debug/goroutines", _) => Ok(Some(dump(server))),
+            ("/ls", _) => return self.ls(server),
+            ("/tgz", _) => return self.tgz(server),
+            ("/writetgz", _) => self.write_tgz(server, method)?,
+            ("/write", _) => self.write(server),
+            ("/removeall", _) => self.remove_all(server)?,
             ("/halt", _) => {
                 server.halting.store(true, Ordering::SeqCst);
                 send(self.body.connection, &Answer::ok(""), false)?;
+                let _ = self.body.connection.stream.tcp().shutdown(Shutdown::Both);
                 server.end();
-                std::thread::sleep(Duration::from_secs(1));
+                thread::sleep(Duration::from_secs(1));
+                server.setup.at_halt.perform();
                 std::process::exit(0);
             }
             ("/exec", _) => return self.exec(server),
-            ("/burrow/exec", "POST") => match self.form()? {
-                Err(answer) => answer,
-                Ok(body) => {
-                    let id = form::get(&query, "id").unwrap_or_default();
-                    match server.execs.start(id, &spec(&body)) {
-                        Ok(started) => Answer::json(format!("{{\"id\":\"{id}\",\"started\":{started}}}\n")),
-                        Err(refusal) => refusal.into(),
-                    }
-                }
-            },
+            ("/burrow/exec", "POST") => self.start(server)?,
             ("/burrow/exec", _) => {
-                let one = |(id, running, bytes)| {
-                    format!("{{\"id\":\"{id}\",\"running\":{running},\"bytes\":{bytes}}}")
-                };
-                let all: Vec<String> = server.execs.list().into_iter().map(one).collect();
-                Answer::json(format!("[{}]\n", all.join(",")))
+                let one = |(id, running, bytes)| json!({"id": id, "running": running, "bytes": bytes});
+                Ok(Some(Answer::json(
+                    server.setup.execs.list().into_iter().map(one).collect(),
+                )))
             }
             (path, method) => {
                 let id = path.trim_start_matches("/burrow/exec/");
-                let exec = server.execs.get(id);
-                match (method, exec) {
-                    (_, None) => Answer::error(404, format!("there is no command `{id}`")),
-                    ("DELETE", Some(_)) => {
-                        server.execs.delete(id);
-                        Answer::ok("")
+                let offset = form::get(&self.query, "offset").unwrap_or("0").parse::<u64>();
+                match (method, server.setup.execs.get(id), offset) {
+                    (_, None, _) => Err(Answer::error(404, format!("there is no command `{id}`"))),
+                    ("DELETE", Some(_), _) => {
+                        server.setup.execs.delete(id);
+                        Ok(Some(Answer::ok("")))
                     }
-                    (_, Some(exec)) => {
-                        let offset = form::get(&query, "offset").unwrap_or("0").parse::<u64>();
-                        match offset {
-                            Err(_) => Answer::error(400, "bad offset; wanted a number of bytes"),
-                            Ok(offset) => return self.follow(&exec, offset).map(|()| None),
-                        }
-                    }
+                    (_, Some(_), Err(_)) => Err(Answer::error(400, "bad offset; wanted a number of bytes")),
+                    (_, Some(exec), Ok(offset)) => return self.follow(&exec, offset).map(|()| None),
                 }
             }
         };
-        Ok(Some(answer))
+        Ok(answered.unwrap_or_else(Some))
+    }
+
+    /// As many bytes as are asked for: whether a path takes big packets.
+    fn debug_x(&self) -> Answer {
+        match form::get(&self.query, "n").unwrap_or("0").parse::<usize>() {
+            Ok(n) => Answer::ok(vec![b'X'; n.min(DEBUG_MAX)]),
+            Err(_) => Answer::error(400, "bad n; wanted a number of bytes"),
+        }
+    }
+
+    fn ls(&mut self, server: &Server) -> io::Result<Option<Answer>> {
+        let get = |key| form::get(&self.query, key);
+        let (root, dir) = match folder(server, get("dir").unwrap_or_default(), "dir") {
+            Ok(found) => found,
+            Err(answer) => return Ok(Some(answer)),
+        };
+        let listing = Listing {
+            recursive: form::is_true(get("recursive")),
+            digest: form::is_true(get("digest")),
+            skip: form::all(&self.query, "skip").collect(),
+        };
+        let kind = "text/plain; charset=utf-8";
+        let mut out = Outgoing::new(self.body.connection, kind, "Burrow-Omitted, Burrow-Error");
+        match list::list(&root, &dir, &listing, &mut out) {
+            Ok(0) => out.finish(&[]),
+            Ok(omitted) => out.finish(&[("Burrow-Omitted", &omitted.to_string())]),
+            Err(why) => out.fail(500, &format!("Walk error: {why}")),
+        }
+    }
+
+    fn tgz(&mut self, server: &Server) -> io::Result<Option<Answer>> {
+        let get = |key| form::get(&self.query, key);
+        let found = folder(server, get("dir").unwrap_or_default(), "dir").and_then(|(root, dir)| {
+            root.folder(&dir).map_err(|why| match why.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                    Answer::error(404, format!("there is no folder `{}`", dir.display()))
+                }
+                _ => failed("read", &dir, why).into(),
+            })
+        });
+        let folder = match found {
+            Ok(folder) => folder,
+            Err(answer) => return Ok(Some(answer)),
+        };
+        let one_member = get("pargzip").is_some_and(|value| !form::is_true(Some(value)));
+        let mut out = Outgoing::new(self.body.connection, "application/x-gzip", "Burrow-Error");
+        match list::archive(&folder, one_member, &mut out) {
+            Ok(()) => out.finish(&[]),
+            Err(why) => out.fail(500, &why.to_string()),
+        }
+    }
+
+    fn write_tgz(&mut self, server: &Server, method: &str) -> io::Result<Handled> {
+        let dir = form::get(&self.query, "dir").unwrap_or_default().to_owned();
+        let (root, dir) = match folder(server, &dir, "dir") {
+            Ok(found) => found,
+            Err(answer) => return Ok(Err(answer)),
+        };
+        let unpacked = if method == "PUT" {
+            files::unpack(&root, &dir, &mut self.body)
+        } else {
+            let form = match self.form()? {
+                Ok(form) => form,
+                Err(answer) => return Ok(Err(answer)),
+            };
+            if dir == Path::new("go1.4") && root.folder(&dir).is_ok() {
+                return Ok(Ok(Some(Answer::ok("SKIP"))));
+            }
+            match form.get("url") {
+                "" => Err(bad("missing url POST param")),
+                url => match server.setup.fetcher.get(url) {
+                    Ok((mut fetched, decoder)) => files::unpack(&root, &dir, fetched.body(decoder, false)),
+                    Err(why) => Err(FileError(500, why)),
+                },
+            }
+        };
+        Ok(unpacked.map(|()| Some(Answer::ok("OK"))).map_err(Answer::from))
+    }
+
+    fn write(&mut self, server: &Server) -> Handled {
+        let (root, _) = folder(server, "", "dir")?;
+        let get = |key| form::get(&self.query, key).unwrap_or_default();
+        files::put(&root, get("path"), get("mode"), &mut self.body)?;
+        Ok(Some(Answer::ok("OK")))
+    }
+
+    fn remove_all(&mut self, server: &Server) -> io::Result<Handled> {
+        let form = match self.form()? {
+            Ok(form) => form,
+            Err(answer) => return Ok(Err(answer)),
+        };
+        let paths = form.all("path");
+        if paths.contains(&".") {
+            server.setup.execs.kill_all();
+        }
+        let removed = folder(server, "", "dir").and_then(|(root, _)| Ok(files::remove_all(&root, &paths)?));
+        Ok(removed.map(|()| Some(Answer::ok(""))))
     }
 
     /// The whole body as a form; the `Err` is an answer to a body too large.
-    fn form(&mut self) -> io::Result<Result<Vec<(String, String)>, Answer>> {
+    fn form(&mut self) -> io::Result<Result<Form<'_>, Answer>> {
         let mut body = Vec::new();
         (&mut self.body)
             .take(FORM_MAX as u64 + 1)
             .read_to_end(&mut body)?;
         if body.len() > FORM_MAX {
-            return Ok(Err(Answer::error(
-                413,
-                format!("the form is longer than {FORM_MAX} bytes"),
-            )));
+            let text = format!("the form is longer than {FORM_MAX} bytes");
+            return Ok(Err(Answer::error(413, text)));
         }
-        Ok(Ok(form::parse(&body)))
+        Ok(Ok(Form {
+            body: form::parse(&body),
+            query: &self.query,
+        }))
+    }
+
+    /// Starts a command that goes on whatever becomes of this connection.
+    fn start(&mut self, server: &Server) -> io::Result<Handled> {
+        let form = match self.form()? {
+            Ok(form) => form,
+            Err(answer) => return Ok(Err(answer)),
+        };
+        let id = form::get(form.query, "id").unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if id.is_empty() || id.len() > 100 || !id.chars().all(plain) || id.starts_with('.') {
+            let text =
+                format!("`{id}` is no name of a command; wanted 1 to 100 of letters, digits, `.`, `_`, `-`");
+            return Ok(Err(Answer::error(400, text)));
+        }
+        let started = server.setup.execs.start(id, &spec(&form));
+        let answer = started.map(|started| Some(Answer::json(json!({"id": id, "started": started}))));
+        Ok(answer.map_err(Answer::from))
     }
 
     /// The original's exec: the command lives and dies with this connection.
     fn exec(&mut self, server: &Server) -> io::Result<Option<Answer>> {
-        let body = match self.form()? {
-            Ok(body) => body,
+        // No caller can give a command a name with a colon.
+        let id = format!("connection:{}", server.names.fetch_add(1, Ordering::SeqCst));
+        let started = match self.form()? {
+            Ok(form) => server.setup.execs.start(&id, &spec(&form)),
             Err(answer) => return Ok(Some(answer)),
         };
-        let id = format!("connection.{}", server.names.fetch_add(1, Ordering::SeqCst));
-        if let Err(refusal) = server.execs.start(&id, &spec(&body)) {
+        if let Err(refusal) = started {
             return Ok(Some(refusal.into()));
         }
-        let Some(exec) = server.execs.get(&id) else {
+        let Some(exec) = server.setup.execs.get(&id) else {
             return Ok(Some(Answer::error(500, "the command is gone")));
         };
         let done = self.follow(&exec, 0);
         exec.kill();
-        server.execs.delete(&id);
+        server.setup.execs.delete(&id);
         done.map(|()| None)
     }
 
-    /// Sends output from `offset` on until the command has ended, then how it ended as trailers.
+    /// Sends output from `offset` on until the command has ended, then how it ended as trailers. One that
+    /// this machine failed has no `Process-State`, which a Go client takes for a machine that failed.
     fn follow(&mut self, exec: &Exec, offset: u64) -> io::Result<()> {
         let connection = &mut *self.body.connection;
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n\
-             Trailer: Process-State, Burrow-Exec\r\nBurrow-Offset: {offset}\r\nTransfer-Encoding: chunked\r\n\r\n"
+             Trailer: Process-State, Burrow-Exec, Burrow-Error\r\nBurrow-Offset: {offset}\r\n\
+             Transfer-Encoding: chunked\r\n\r\n"
         );
         connection.send(head.as_bytes())?;
         let mut file = exec.reader()?;
         io::Seek::seek(&mut file, io::SeekFrom::Start(offset))?;
         let (mut at, mut piece) = (offset, vec![0; 256 * 1024]);
         loop {
-            let state = exec.wait_past(at, Duration::from_secs(1));
-            while at < state.bytes {
-                let want = piece.len().min((state.bytes - at) as usize);
+            let progress = exec.wait_past(at, Duration::from_secs(1));
+            while at < progress.bytes {
+                let want = piece.len().min((progress.bytes - at) as usize);
                 let n = file.read(&mut piece[..want])?;
                 if n == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
@@ -409,15 +655,20 @@ impl Request<'_> {
                 connection.send(&http1::chunk(&piece[..n]))?;
                 at += n as u64;
             }
-            if let Some(end) = state.end {
-                let exit = end.exit.map_or("null".to_owned(), |code| code.to_string());
-                let detail = format!(
-                    "{{\"exit\":{exit},\"wall_ms\":{},\"bytes\":{}}}",
-                    end.wall.as_millis(),
-                    state.bytes
-                );
-                let trailers = [("Process-State", end.state.as_str()), ("Burrow-Exec", &detail)];
-                return connection.send(&http1::last_chunk(&trailers));
+            if let Some(end) = progress.end {
+                let detail = json!({
+                    "exit": end.exit,
+                    "signal": end.signal,
+                    "wall_ms": end.wall.as_millis() as u64,
+                    "bytes": progress.bytes,
+                    "strays": end.strays,
+                })
+                .to_string();
+                let (name, text) = match &end.outcome {
+                    Outcome::State(text) => ("Process-State", text),
+                    Outcome::Lost(why) => ("Burrow-Error", why),
+                };
+                return connection.send(&http1::last_chunk(&[(name, text), ("Burrow-Exec", &detail)]));
             }
             if connection.is_gone() {
                 return Err(io::ErrorKind::BrokenPipe.into());
@@ -426,18 +677,106 @@ impl Request<'_> {
     }
 }
 
-fn spec(body: &[(String, String)]) -> Spec {
-    let list = |key| form::all(body, key).map(str::to_owned).collect();
-    let one = |key| form::get(body, key).unwrap_or_default();
+/// An answer that is still to be sent, or an error to be sent instead.
+type Handled = Result<Option<Answer>, Answer>;
+
+/// The working directory, made if it is missing, and a path below it; empty is the directory itself.
+fn folder(server: &Server, path: &str, parameter: &str) -> Result<(Root, PathBuf), Answer> {
+    let path = match path {
+        "" => PathBuf::new(),
+        path => relative(path)
+            .map_err(|why| Answer::error(400, format!("invalid '{parameter}' parameter: {why}")))?,
+    };
+    let made =
+        std::fs::create_dir_all(&server.setup.workdir).and_then(|()| Root::open(&server.setup.workdir));
+    let root = made.map_err(|why| Answer::error(500, format!("cannot make the working directory: {why}")))?;
+    Ok((root, path))
+}
+
+/// What goes on, for people.
+fn dump(server: &Server) -> Answer {
+    let mut text = format!(
+        "{} connections, {} requests under way\n",
+        server.connections.load(Ordering::SeqCst),
+        server.busy.load(Ordering::SeqCst)
+    );
+    for (id, running, bytes) in server.setup.execs.list() {
+        let state = if running { "runs" } else { "has ended" };
+        text.push_str(&format!("command {id} {state}, {bytes} bytes of output\n"));
+    }
+    Answer::ok(text)
+}
+
+/// A body of unknown length on its way. Its head goes out with the first bytes, so that what fails
+/// before can still be answered with a status.
+struct Outgoing<'a> {
+    to: &'a mut Buffered,
+    head: Option<String>,
+    buffer: Vec<u8>,
+}
+
+impl Outgoing<'_> {
+    fn new<'a>(to: &'a mut Buffered, kind: &str, trailers: &str) -> Outgoing<'a> {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nX-Content-Type-Options: nosniff\r\nTrailer: {trailers}\r\n\
+             Transfer-Encoding: chunked\r\n\r\n"
+        );
+        Outgoing {
+            to,
+            head: Some(head),
+            buffer: Vec::new(),
+        }
+    }
+
+    fn finish(mut self, trailers: &[(&str, &str)]) -> io::Result<Option<Answer>> {
+        self.flush()?;
+        self.to.send(&http1::last_chunk(trailers))?;
+        Ok(None)
+    }
+
+    /// With the head gone, all that is left is to cut the body short; the reason goes as a trailer to whoever
+    /// reads so far.
+    fn fail(self, status: u16, why: &str) -> io::Result<Option<Answer>> {
+        if self.head.is_some() {
+            return Ok(Some(Answer::error(status, why)));
+        }
+        let mut cut = http1::last_chunk(&[("Burrow-Error", why)]);
+        cut.truncate(cut.len() - 2);
+        self.to.send(&cut)?;
+        Err(io::Error::other(why.to_owned()))
+    }
+}
+
+impl Write for Outgoing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= 64 * 1024 {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut out = self.head.take().unwrap_or_default().into_bytes();
+        if !self.buffer.is_empty() {
+            out.extend(http1::chunk(&self.buffer));
+            self.buffer.clear();
+        }
+        self.to.send(&out)
+    }
+}
+
+fn spec(form: &Form) -> Spec {
+    let list = |key| form::all(&form.body, key).map(str::to_owned).collect();
     Spec {
-        cmd: one("cmd").to_owned(),
+        cmd: form.get("cmd").to_owned(),
         args: list("cmdArg"),
-        dir: one("dir").to_owned(),
+        dir: form.get("dir").to_owned(),
         env: list("env"),
         path: list("path"),
-        system: one("mode") == "sys",
-        debug: form::is_true(form::get(body, "debug")),
-        wall: one("wall_s").parse().ok().map(Duration::from_secs),
+        system: form.get("mode") == "sys",
+        debug: form::is_true(Some(form.get("debug"))),
+        wall: form.get("wall_s").parse().ok().map(Duration::from_secs),
     }
 }
 
@@ -483,6 +822,18 @@ fn base64(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_machine_is_ended_only_where_that_was_asked_for() {
+        use super::AtHalt::{EndProcess, PowerOff, Reboot};
+        assert_eq!(EndProcess.command("linux"), None);
+        assert_eq!(Reboot.command("netbsd"), Some(&["reboot"][..]));
+        assert_eq!(
+            PowerOff.command("linux"),
+            Some(&["/bin/halt", "-n", "-f", "-p"][..])
+        );
+        assert_eq!(PowerOff.command("netbsd"), None);
+    }
+
     #[test]
     fn base64_is_read() {
         assert_eq!(super::base64("dTpwdw==").as_deref(), Some("u:pw"));

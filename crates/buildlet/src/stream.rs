@@ -5,13 +5,14 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use http1::{BodyDecoder, Decoded};
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{ClientConnection, ServerConnection, StreamOwned};
 
 /// Bytes read ahead of their use while an answer is under way; more stay with the kernel.
 const AHEAD_MAX: usize = 64 * 1024;
 
 pub enum Stream {
     Plain(TcpStream),
+    Accepted(Box<StreamOwned<ServerConnection, TcpStream>>),
     Dialled(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
@@ -19,6 +20,7 @@ impl Stream {
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Stream::Plain(tcp) => tcp,
+            Stream::Accepted(tls) => &tls.sock,
             Stream::Dialled(tls) => &tls.sock,
         }
     }
@@ -28,6 +30,7 @@ impl Read for Stream {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Plain(tcp) => tcp.read(out),
+            Stream::Accepted(tls) => tls.read(out),
             Stream::Dialled(tls) => tls.read(out),
         }
     }
@@ -37,6 +40,7 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Plain(tcp) => tcp.write(bytes),
+            Stream::Accepted(tls) => tls.write(bytes),
             Stream::Dialled(tls) => tls.write(bytes),
         }
     }
@@ -44,6 +48,7 @@ impl Write for Stream {
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Stream::Plain(tcp) => tcp.flush(),
+            Stream::Accepted(tls) => tls.flush(),
             Stream::Dialled(tls) => tls.flush(),
         }
     }
@@ -101,12 +106,14 @@ impl Buffered {
         }
     }
 
-    /// Reads a body framed as `decoder` says, and not a byte of what follows it.
-    pub fn body(&mut self, decoder: BodyDecoder) -> Body<'_> {
+    /// Reads a body framed as `decoder` says, and not a byte of what follows it. With `expected`, its
+    /// sender waits to be told that it is wanted, which is when it is first read.
+    pub fn body(&mut self, decoder: BodyDecoder, expected: bool) -> Body<'_> {
         Body {
             connection: self,
             decoder,
             ready: 0,
+            expected,
         }
     }
 }
@@ -117,16 +124,21 @@ pub struct Body<'a> {
     decoder: BodyDecoder,
     /// How many bytes at the front of `have` are body.
     ready: usize,
+    expected: bool,
 }
 
 impl Body<'_> {
-    /// Reads on to the body's end, at most `limit` bytes; whether it came.
-    pub fn drain(&mut self, limit: u64) -> io::Result<bool> {
-        if self.ready == 0 && self.decoder.is_done() {
-            return Ok(true);
+    /// Whether it has been read to its end.
+    pub fn is_done(&self) -> bool {
+        self.ready == 0 && self.decoder.is_done()
+    }
+
+    /// Reads on to the body's end, at most `limit` bytes; one that its sender holds back is left there.
+    pub fn drain(&mut self, limit: u64) -> io::Result<()> {
+        if !self.expected {
+            io::copy(&mut self.take(limit), &mut io::sink())?;
         }
-        let read = io::copy(&mut self.take(limit), &mut io::sink())?;
-        Ok(read < limit)
+        Ok(())
     }
 }
 
@@ -148,6 +160,9 @@ impl Read for Body<'_> {
                 }
                 Decoded::More { used } => {
                     have.drain(..used);
+                    if std::mem::take(&mut self.expected) {
+                        self.connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+                    }
                     if self.connection.fill()? == 0 {
                         if self.decoder.ends_with_connection() {
                             return Ok(0);

@@ -1,13 +1,13 @@
-//! Which coordinators a buildlet that dials in believes to be its own.
+//! TLS: which coordinators are believed, and what is shown to callers.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 pub enum Trust {
     /// The roots that browsers trust, as they were when this program was built.
@@ -18,6 +18,20 @@ pub enum Trust {
     Fingerprint([u8; 32]),
     /// Anybody. Source: what golang/build `cmd/buildlet/reverse.go` does in development.
     Anybody,
+}
+
+/// What a buildlet that listens shows, from two PEM texts. No ALPN: HTTP/1.1 is all it speaks.
+pub fn server_config(cert: &str, key: &str) -> Result<Arc<ServerConfig>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(cert.as_bytes()).collect();
+    let chain = chain.map_err(|why| format!("META_TLS_CERT: {why}; wanted PEM certificates"))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+        .map_err(|why| format!("META_TLS_KEY: {why}; wanted a PEM key"))?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
+    Ok(Arc::new(config.map_err(|why| {
+        format!("META_TLS_CERT and META_TLS_KEY cannot be used together: {why}")
+    })?))
 }
 
 /// 64 hex digits, with colons or without, as `openssl x509 -fingerprint -sha256` prints them.

@@ -1,0 +1,274 @@
+//! The program: makes what the flags say, and sees to its end.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::net::{TcpListener, ToSocketAddrs};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+use rustls::ServerConfig;
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::dial::{Coordinator, Proxy, parse_address};
+use crate::exec::Execs;
+use crate::fetch::Fetcher;
+use crate::flags::{self, Flags, Reverse};
+use crate::reverse::{self, Identity};
+use crate::server::{Server, Setup, serve, serve_health};
+use crate::trust::{Trust, server_config};
+
+/// Exit codes for supervisors. Source: sysexits.h.
+const TRY_AGAIN: u8 = 75;
+const REFUSED: u8 = 78;
+
+/// Why the program ends, and with which code.
+struct Failure(u8, String);
+
+impl From<String> for Failure {
+    fn from(text: String) -> Failure {
+        Failure(1, text)
+    }
+}
+
+/// The whole program. `args` without its own name.
+pub fn main_with(args: Vec<OsString>) -> ExitCode {
+    let flags = match flags::parse(args) {
+        Ok(Some(flags)) => flags,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("buildlet: {why}; see `buildlet -help`");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(code, why)) => {
+            eprintln!("buildlet: {why}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    let io =
+        |what: &str, path: &Path, why: std::io::Error| format!("cannot {what} `{}`: {why}", path.display());
+    let reverse = match &flags.reverse {
+        None => None,
+        Some(reverse) => Some((coordinator(reverse)?, identity(reverse)?)),
+    };
+    let password = match (&reverse, &flags.password_file) {
+        // Whoever is dialled has proved who it is.
+        (Some(_), _) => None,
+        (None, None) => meta("password")?,
+        (None, Some(path)) => Some(read_password(path)?),
+    };
+    let instance = random_hex(16)?;
+    let (state_dir, is_ours) = match &flags.state_dir {
+        Some(dir) => (dir.clone(), false),
+        None => (std::env::temp_dir().join(format!("buildlet-{instance}")), true),
+    };
+    let workdir = flags.workdir.clone().unwrap_or_else(|| state_dir.join("work"));
+    private_dir(&state_dir).map_err(|why| io("make", &state_dir, why))?;
+    fs::create_dir_all(&workdir).map_err(|why| io("make", &workdir, why))?;
+    let workdir = workdir.canonicalize().map_err(|why| io("use", &workdir, why))?;
+    let execs = state_dir.join("execs");
+    let execs = Execs::open(execs, workdir.clone(), instance.clone(), flags.max_output)
+        .map_err(|why| io("use the state folder", &state_dir, why))?;
+    let own = reverse.as_ref().map(|(coordinator, _)| {
+        (
+            coordinator.host.clone(),
+            coordinator.port,
+            coordinator.tls.clone(),
+        )
+    });
+    let server = Arc::new(Server::new(Setup {
+        workdir,
+        password,
+        instance,
+        execs,
+        fetcher: Fetcher {
+            public: Arc::new(Trust::PublicRoots.client_config()?),
+            own,
+        },
+        at_halt: flags.at_halt,
+        temporary: is_ours.then_some(state_dir),
+    }));
+    end_by_signal(&server)?;
+    if let Some(address) = &flags.health_addr {
+        let listener = bind(address, "-health-addr")?;
+        thread::spawn(move || serve_health(&listener));
+    }
+    if let Some(limit) = flags.orphan_timeout {
+        let (server, code) = (server.clone(), if reverse.is_some() { TRY_AGAIN } else { 0 });
+        thread::spawn(move || server.end_when_orphaned(limit, code.into()));
+    }
+    match reverse {
+        None => listen(flags, &server),
+        Some((coordinator, identity)) => {
+            let refused = reverse::run(&server, &Arc::new(coordinator), &identity);
+            server.end();
+            Err(Failure(REFUSED, refused.0))
+        }
+    }
+}
+
+fn listen(flags: &Flags, server: &Arc<Server>) -> Result<(), Failure> {
+    let mut addresses = flags.listen.to_socket_addrs().map_err(|why| {
+        format!(
+            "-listen: `{}` is no address: {why}; wanted HOST:PORT",
+            flags.listen
+        )
+    })?;
+    let loopback = addresses.next().is_some_and(|first| first.ip().is_loopback())
+        && addresses.all(|address| address.ip().is_loopback());
+    if !server.has_password() && !loopback {
+        let text = format!(
+            "-listen: `{}` is reachable by others, and whoever reaches it runs commands; give a -password-file",
+            flags.listen
+        );
+        return Err(text.into());
+    }
+    let tls = listening_tls()?;
+    let listener = bind(&flags.listen, "-listen")?;
+    let address = listener.local_addr().map_err(|why| why.to_string())?;
+    if let Some(path) = &flags.report_file {
+        let (address, instance) = (address.to_string(), server.instance());
+        let report = json!({"address": address, "pid": std::process::id(), "instance": instance});
+        write_whole(path, &format!("{report}\n"))
+            .map_err(|why| format!("cannot write `{}`: {why}", path.display()))?;
+    }
+    eprintln!("buildlet: listening at {address}");
+    serve(server, &listener, tls.as_ref());
+    Ok(())
+}
+
+fn bind(address: &str, flag: &str) -> Result<TcpListener, String> {
+    TcpListener::bind(address).map_err(|why| {
+        format!("cannot listen at `{address}`: {why}; another port, or 0 for a free one, with {flag}")
+    })
+}
+
+/// The first signal to end lets requests end; commands are killed.
+fn end_by_signal(server: &Arc<Server>) -> Result<(), String> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|why| format!("cannot take signals: {why}"))?;
+    let server = server.clone();
+    thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            eprintln!("buildlet: told to end");
+            server.stop();
+        }
+    });
+    Ok(())
+}
+
+/// TLS, where the environment has a certificate and its key.
+fn listening_tls() -> Result<Option<Arc<ServerConfig>>, String> {
+    match (meta("tls-cert")?, meta("tls-key")?) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => server_config(&cert, &key).map(Some),
+        _ => Err("META_TLS_CERT and META_TLS_KEY belong together; one of them is missing".to_owned()),
+    }
+}
+
+/// The stand-in for a cloud's metadata: `META_` and the key, in its own or in upper case, or with `GCE`
+/// before it. A value `@FILE` is that file's content.
+///
+/// Source: golang/build `cmd/buildlet/buildlet.go`, `buildlet/kube.go` (2018).
+fn meta(key: &str) -> Result<Option<String>, String> {
+    let name = key.replace('-', "_");
+    let upper = name.to_uppercase();
+    let names = ["META_", "GCEMETA_"].map(|prefix| [format!("{prefix}{name}"), format!("{prefix}{upper}")]);
+    let value = names
+        .as_flattened()
+        .iter()
+        .find_map(|name| std::env::var(name).ok());
+    let value = match value.as_deref().and_then(|value| value.strip_prefix('@')) {
+        None => value,
+        Some(path) => {
+            Some(fs::read_to_string(path).map_err(|why| format!("cannot read {key} from `{path}`: {why}"))?)
+        }
+    };
+    Ok(value
+        .map(|value| value.trim().to_owned())
+        .filter(|value| !value.is_empty()))
+}
+
+fn read_password(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let text =
+        fs::read_to_string(path).map_err(|why| format!("cannot read the password file `{shown}`: {why}"))?;
+    match text.trim() {
+        "" => Err(format!("the password file `{shown}` is empty")),
+        text => Ok(text.to_owned()),
+    }
+}
+
+fn coordinator(reverse: &Reverse) -> Result<Coordinator, String> {
+    let (host, port) = parse_address(&reverse.coordinator).ok_or_else(|| {
+        format!(
+            "-coordinator: `{}` is no address; wanted HOST:PORT",
+            reverse.coordinator
+        )
+    })?;
+    Ok(Coordinator {
+        proxy: Proxy::from_env(true, &host),
+        tls: Arc::new(reverse.trust.client_config()?),
+        host,
+        port,
+    })
+}
+
+fn identity(reverse: &Reverse) -> Result<Identity, String> {
+    let env = |name: &str| std::env::var(name).ok();
+    let key = match reverse.trust {
+        Trust::Anybody => reverse::development_key(&reverse.host_type),
+        _ => reverse::read_key(&reverse.host_type, env)?,
+    };
+    let system = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let given = reverse
+        .hostname
+        .clone()
+        .or_else(|| env("HOSTNAME"))
+        .unwrap_or(system);
+    let hostname: String = given.chars().filter(char::is_ascii_graphic).collect();
+    Ok(Identity {
+        host_type: reverse.host_type.clone(),
+        hostname: if hostname.is_empty() {
+            "buildlet".to_owned()
+        } else {
+            hostname
+        },
+        key,
+    })
+}
+
+/// Made for us alone: a fixed name in a shared folder could be planted by others.
+fn private_dir(path: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+fn random_hex(bytes: usize) -> Result<String, String> {
+    let mut buffer = vec![0; bytes];
+    let random = ring::rand::SystemRandom::new();
+    ring::rand::SecureRandom::fill(&random, &mut buffer).map_err(|_| "there is no randomness to be had")?;
+    Ok(buffer.iter().map(|b| format!("{b:02x}")).collect())
+}
