@@ -13,7 +13,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use web::{Door, Limits, RawHandler, RawHead, RawStream, Server};
-use world::{World, attempt, failed, hash, lost, passed};
+use world::{World, failed, hash, lost, passed};
 
 struct NoRaw;
 
@@ -56,8 +56,9 @@ async fn main() {
             limits: Limits::default(),
         };
         serving.spawn(async move {
-            let stop = world.stop.clone();
-            web::serve(vec![Door::Plain(listener)], server, stop).await
+            // Whole: its folder goes with it.
+            let world = world;
+            web::serve(vec![Door::Plain(listener)], server, world.stop.clone()).await
         });
     }
     while serving.join_next().await.is_some() {}
@@ -175,6 +176,5 @@ async fn broken(now: i64) -> World {
             b"le.c\n<script>alert(1)</script> \xff\xfe \xe2\x80\xaeright to left\n",
         )
         .await;
-    let _ = attempt;
     world
 }

@@ -215,7 +215,7 @@ fn standing(branch: &BranchView) -> Markup {
         @if branch.builders == 0 { span.dim { "no build yet" } }
         @else if branch.broken.is_empty() { span.state.passed { (icon("passed")) "all of " (plural(branch.builders as u64, "builder")) } }
         @else {
-            div.broken {
+            div.standing {
                 span.state.failed { (icon("failed")) (branch.broken.len()) " of " (branch.builders) }
                 @for one in branch.broken.iter().take(NAMED) {
                     a.nowrap href={"/build/" (one.build)} title={(one.in_a_row) " failures in a row"} { (one.builder) }

@@ -339,7 +339,7 @@ pub async fn events(State(app): State<App>, Query(query): Query<EventsQuery>) ->
             async move {
                 if behind {
                     return Some((
-                        Event::default().event("changed").data(""),
+                        Event::default().event("changed").data("{}"),
                         (app, seen, changes, false),
                     ));
                 }
@@ -385,7 +385,7 @@ impl Seen {
             self.0.len() == now.0.len() && self.0.iter().zip(&now.0).all(|(old, new)| old.0 == new.0);
         let old = std::mem::replace(self, now);
         if !same_ids {
-            return Some(Event::default().event("changed").data(""));
+            return Some(Event::default().event("changed").data("{}"));
         }
         let changed: Vec<(String, String)> = pieces(view)
             .zip(old.0.iter().zip(&self.0))

@@ -168,13 +168,12 @@ fn draw_type(host: &HostTypeView, now: Timestamp) -> Markup {
                             td.nowrap { (plain(&machine.address)) }
                         }
                     }
-                    @for _ in 0..missing.min(20) {
-                        tr.missing { th scope="row" { "missing" } td colspan="4" {
+                    @if missing > 0 {
+                        tr.missing { th scope="row" { (missing) " missing" } td colspan="4" {
                             @if host.pool == "reverse" { "Expected to dial in. A new one needs a key: " code { "burrow key new NAME --host-type " (host.name) } }
-                            @else { "Should be started by the farm itself; its log says why it is not." }
+                            @else { "The farm starts these by itself; its log says why it does not." }
                         } }
                     }
-                    @if missing > 20 { tr.missing { th scope="row" { (missing - 20) " more" } td colspan="4" { "missing" } } }
                 }))
             }
         }

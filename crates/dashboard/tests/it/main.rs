@@ -1,6 +1,7 @@
 //! The pages over a real store and real logs, asked without sockets.
 
 mod api;
+mod browser;
 mod build;
 mod crawl;
 mod grid;
