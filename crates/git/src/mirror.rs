@@ -1,140 +1,125 @@
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ids::{BranchName, GitHash};
-use tokio::process::Child;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::parse::{self, Commit, is_safe_rev};
-use crate::run::redact;
-use crate::{Git, GitError};
+use crate::run::Git;
+use crate::{GitError, Job, Upstream};
 
 /// How long a lock that another holder has is tried for.
 const LOCK_LIMIT: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// A bare copy of an upstream's branches and tags.
+/// How often a mirror is looked through when there is nothing else to do.
+const CHECK_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// A mirror is made anew at most so often: what its upstream lacks too, a copy does not bring.
+const RENEW_EVERY: Duration = Duration::from_secs(3600);
+
+/// A bare copy of an upstream's branches and tags. Which upstream, each fetch is told.
 #[derive(Debug)]
 pub struct Mirror {
     git: Git,
-    url: String,
+    /// One fetch at a time; what only reads never waits for it.
+    writing: Mutex<Upkeep>,
+    /// Something in it could not be read.
+    suspect: AtomicBool,
     /// One writer for each repository, across processes.
     _lock: File,
+}
+
+#[derive(Debug, Default)]
+struct Upkeep {
+    checked: Option<Instant>,
+    renewed: Option<Instant>,
 }
 
 /// What a look at the upstream brought.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FetchReport {
-    pub changes: Vec<RefChange>,
+    /// Branch heads, by name. Names that the farm cannot speak of are left out.
+    pub heads: BTreeMap<BranchName, GitHash>,
     /// What the upstream's HEAD names; `None` for an empty repository.
     pub default_branch: Option<BranchName>,
-}
-
-/// A branch that is new, has moved, or is gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefChange {
-    pub branch: BranchName,
-    pub old: Option<GitHash>,
-    pub new: Option<GitHash>,
+    /// The mirror was damaged, as this says, and has been made anew.
+    pub renewed: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
+    /// What it was found as: a hash, or a full ref name.
+    pub name: String,
     pub commit: GitHash,
     pub tree: GitHash,
 }
 
+type Refs = BTreeMap<String, String>;
+
 impl Mirror {
-    /// Opens the mirror in `dir`, or makes an empty one. `url`: anything that git fetches from.
-    pub async fn open(dir: &Path, url: &str) -> Result<Mirror, GitError> {
-        let io = |what: &'static str| {
-            let path = dir.to_owned();
-            move |source| GitError::Io { what, path, source }
-        };
-        std::fs::create_dir_all(dir).map_err(io("make"))?;
-        let lock = File::create(dir.join("burrow.lock")).map_err(io("lock"))?;
+    /// Opens the mirror in `dir`, or makes an empty one. Beside it are its lock `DIR.lock`, `DIR.fresh`
+    /// while it is made anew, and `DIR.damaged`, what was there before.
+    pub async fn open(dir: &Path) -> Result<Mirror, GitError> {
+        fs::create_dir_all(dir).map_err(at("make", dir))?;
+        let lock = File::create(beside(dir, "lock")).map_err(at("lock", dir))?;
         // A child that is being started elsewhere in this process has the file too until it runs its program.
-        let deadline = tokio::time::Instant::now() + LOCK_LIMIT;
+        let deadline = Instant::now() + LOCK_LIMIT;
         while let Err(why) = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            if why != rustix::io::Errno::WOULDBLOCK || tokio::time::Instant::now() >= deadline {
-                return Err(io("lock")(why.into()));
+            if why != rustix::io::Errno::WOULDBLOCK || Instant::now() >= deadline {
+                return Err(at("lock", dir)(why.into()));
             }
             tokio::time::sleep(LOCK_PAUSE).await;
         }
         let git = Git::new(dir);
         if !dir.join("HEAD").exists() || git.output(&["rev-parse", "--is-bare-repository"]).await.is_err() {
-            let dir = dir
-                .to_str()
-                .ok_or_else(|| io("use")(std::io::ErrorKind::InvalidInput.into()))?;
-            git.output(&["init", "--quiet", "--bare", "--", dir]).await?;
+            git.output(&["init", "--quiet", "--bare"]).await?;
         }
         Ok(Mirror {
             git,
-            url: url.to_owned(),
+            writing: Mutex::default(),
+            suspect: AtomicBool::new(false),
             _lock: lock,
         })
     }
 
     /// Looks at the upstream and fetches what has changed. An upstream without any ref is empty: nothing
-    /// is taken from the mirror for it.
-    pub async fn fetch(&self) -> Result<FetchReport, GitError> {
-        let listed = self
-            .upstream(&[
-                "ls-remote",
-                "--symref",
-                "--end-of-options",
-                &self.url,
-                "HEAD",
-                "refs/heads/*",
-                "refs/tags/*",
-            ])
-            .await?;
-        let listed = String::from_utf8_lossy(&listed);
-        let head = listed.lines().find_map(|line| {
-            let target = line.strip_prefix("ref: refs/heads/")?.strip_suffix("\tHEAD")?;
-            target.parse().ok()
-        });
-        let mut remote: BTreeMap<&str, &str> = BTreeMap::new();
-        for line in listed.lines().filter(|line| !line.starts_with("ref: ")) {
-            if let Some((hash, name)) = line.split_once('\t')
-                && name.starts_with("refs/")
-                && !name.ends_with("^{}")
-            {
-                remote.insert(name, hash);
+    /// is taken from the mirror for it. A mirror that turns out to be damaged is made anew.
+    pub async fn fetch(&self, upstream: &Upstream) -> Result<FetchReport, GitError> {
+        let mut upkeep = self.writing.lock().await;
+        let (remote, default_branch) = listed(&self.git, upstream).await?;
+        let same = remote.is_empty() || remote == refs(&self.git).await?;
+        let brought = if same {
+            Ok(())
+        } else {
+            fill(&self.git, upstream).await
+        };
+        let suspect = self.suspect.load(Ordering::SeqCst) || brought.is_err();
+        let renewed = match self.damage(&mut upkeep, suspect, same).await? {
+            Some(what) if !remote.is_empty() => {
+                self.renew(&mut upkeep, upstream, &what).await?;
+                Some(what)
             }
-        }
-        if remote.is_empty() {
-            return Ok(FetchReport::default());
-        }
-        let before = self.refs().await?;
-        let same = remote.len() == before.len()
-            && remote
-                .iter()
-                .all(|(name, hash)| before.get(*name).is_some_and(|old| old == hash));
-        if !same {
-            let specs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
-            let mut args = vec![
-                "fetch",
-                "--quiet",
-                "--prune",
-                "--no-tags",
-                "--no-write-fetch-head",
-            ];
-            args.extend(["--end-of-options", &self.url]);
-            args.extend(specs);
-            self.upstream(&args).await?;
-        }
-        let after = if same { before.clone() } else { self.refs().await? };
+            _ => {
+                brought?;
+                None
+            }
+        };
         Ok(FetchReport {
-            changes: changes(&before, &after),
-            default_branch: head,
+            heads: branches(&refs(&self.git).await?),
+            default_branch,
+            renewed,
         })
     }
 
-    /// Branch heads, by name. Names that the farm cannot speak of are left out.
-    pub async fn branches(&self) -> Result<BTreeMap<BranchName, GitHash>, GitError> {
-        Ok(branches(&self.refs().await?))
+    /// Lets the next fetch look whether the mirror is whole.
+    pub fn doubt(&self) {
+        self.suspect.store(true, Ordering::SeqCst);
     }
 
     /// Commits from `head` along first parents, newest first, at most `limit`.
@@ -149,7 +134,7 @@ impl Mirror {
             "--end-of-options",
             head.as_str(),
         ];
-        let out = self.git.output(&args).await?;
+        let out = self.read(&args).await?;
         parse::commits(&out).map_err(|what| GitError::Failed {
             command: "log".to_owned(),
             said: format!("it printed what is no commit: `{what}`"),
@@ -165,7 +150,7 @@ impl Mirror {
             "--end-of-options",
             head.as_str(),
         ];
-        let out = self.git.output(&args).await?;
+        let out = self.read(&args).await?;
         let count: Option<u64> = String::from_utf8_lossy(&out).trim().parse().ok();
         count
             .and_then(|count| count.checked_sub(1))
@@ -199,6 +184,7 @@ impl Mirror {
             }
             if let [commit, tree] = &found[..] {
                 return Ok(Resolved {
+                    name,
                     commit: commit.clone(),
                     tree: tree.clone(),
                 });
@@ -207,70 +193,140 @@ impl Mirror {
         Err(GitError::NoRev { rev: rev.to_owned() })
     }
 
-    /// Names of the files and folders at the root of a commit's tree.
-    pub async fn root_files(&self, commit: &GitHash) -> Result<Vec<String>, GitError> {
-        let out = self
-            .git
-            .output(&[
-                "ls-tree",
-                "-z",
-                "--name-only",
-                "--end-of-options",
-                commit.as_str(),
-            ])
-            .await?;
-        let names = out.split(|b| *b == 0).filter(|name| !name.is_empty());
-        Ok(names
-            .map(|name| String::from_utf8_lossy(name).into_owned())
-            .collect())
-    }
-
-    /// A text file of a commit; `None` if there is none of that name.
-    pub async fn read_file(&self, commit: &GitHash, path: &str) -> Option<String> {
-        let object = format!("{commit}:{path}");
-        let out = self
-            .git
-            .output(&["cat-file", "blob", "--end-of-options", &object])
-            .await
-            .ok()?;
-        Some(String::from_utf8_lossy(&out).into_owned())
-    }
-
     /// Starts `git archive` of a commit as tar on standard output. Files have the commit's time; its
-    /// attributes `export-ignore` and `export-subst` hold.
-    pub fn archive(&self, commit: &GitHash) -> Result<Child, GitError> {
-        let args = ["archive", "--format=tar", "--end-of-options", commit.as_str()];
-        self.git.command(&args).spawn().map_err(GitError::NoGit)
+    /// attributes `export-ignore` and `export-subst` hold. Whoever sees it fail says so by [`Mirror::doubt`].
+    pub fn archive(&self, commit: &GitHash) -> Result<Job, GitError> {
+        self.git
+            .start(&["archive", "--format=tar", "--end-of-options", commit.as_str()])
     }
 
-    pub fn dir(&self) -> PathBuf {
-        self.git.dir().to_owned()
+    /// What is known to be there is read.
+    async fn read(&self, args: &[&str]) -> Result<Vec<u8>, GitError> {
+        let done = self.git.output(args).await;
+        if done.is_err() {
+            self.doubt();
+        }
+        done
     }
 
-    async fn upstream(&self, args: &[&str]) -> Result<Vec<u8>, GitError> {
-        self.git.output(args).await.map_err(|why| match why {
-            GitError::Failed { said, .. } => GitError::Upstream {
-                url: redact(&self.url),
-                said,
-            },
-            other => other,
-        })
+    /// What is missing or broken, if it is time to look: now and then when `idle`, and at every content
+    /// when `suspect`.
+    async fn damage(
+        &self,
+        upkeep: &mut Upkeep,
+        suspect: bool,
+        idle: bool,
+    ) -> Result<Option<String>, GitError> {
+        let due = idle && upkeep.checked.is_none_or(|at| at.elapsed() >= CHECK_EVERY);
+        let recent = upkeep.renewed.is_some_and(|at| at.elapsed() < RENEW_EVERY);
+        if recent || !(suspect || due) {
+            return Ok(None);
+        }
+        let objects = if suspect { "--verify-objects" } else { "--objects" };
+        // The commit graph would speak for commits that are lost.
+        let args = [
+            "-c",
+            "core.commitGraph=false",
+            "rev-list",
+            "--quiet",
+            objects,
+            "--all",
+        ];
+        let found = match self.git.output(&args).await {
+            Ok(_) => None,
+            Err(GitError::Failed { said, .. }) => Some(said),
+            // It is large, or the disk is slow: it may be whole all the same.
+            Err(GitError::GivenUp { .. }) => None,
+            Err(why) => return Err(why),
+        };
+        upkeep.checked = Some(Instant::now());
+        self.suspect.store(false, Ordering::SeqCst);
+        Ok(found)
     }
 
-    async fn refs(&self) -> Result<BTreeMap<String, String>, GitError> {
-        let out = self
-            .git
-            .output(&["for-each-ref", "--format=%(objectname) %(refname)"])
-            .await?;
-        let text = String::from_utf8_lossy(&out);
-        let pairs = text.lines().filter_map(|line| line.split_once(' '));
-        Ok(pairs
-            .map(|(hash, name)| (name.to_owned(), hash.to_owned()))
-            .collect())
+    /// Fetches everything into a folder beside and puts it in the place of the damaged one, which stays
+    /// beside for who wants to look. What reads meanwhile reads the old one.
+    async fn renew(&self, upkeep: &mut Upkeep, upstream: &Upstream, what: &str) -> Result<(), GitError> {
+        let (dir, fresh, damaged) = (
+            self.git.dir(),
+            beside(self.git.dir(), "fresh"),
+            beside(self.git.dir(), "damaged"),
+        );
+        let made = async {
+            emptied(&fresh)?;
+            fs::create_dir_all(&fresh).map_err(at("make", &fresh))?;
+            let git = Git::new(&fresh);
+            git.output(&["init", "--quiet", "--bare"]).await?;
+            fill(&git, upstream).await?;
+            emptied(&damaged)?;
+            fs::rename(dir, &damaged).map_err(at("move", dir))?;
+            fs::rename(&fresh, dir).map_err(at("move", &fresh))
+        };
+        match made.await {
+            Ok(()) => {
+                upkeep.renewed = Some(Instant::now());
+                Ok(())
+            }
+            Err(why) => {
+                self.doubt();
+                Err(GitError::Damaged {
+                    dir: dir.to_owned(),
+                    what: what.to_owned(),
+                    source: Box::new(why),
+                })
+            }
+        }
     }
 }
 
-fn branches(refs: &BTreeMap<String, String>) -> BTreeMap<BranchName, GitHash> {
+/// What the upstream has, and which branch its HEAD names.
+async fn listed(git: &Git, upstream: &Upstream) -> Result<(Refs, Option<BranchName>), GitError> {
+    let wanted = ["HEAD", "refs/heads/*", "refs/tags/*"];
+    let printed = git
+        .upstream(upstream, "ls-remote", &["--symref"], &wanted)
+        .await?;
+    let text = String::from_utf8_lossy(&printed.out);
+    let head = text.lines().find_map(|line| {
+        let target = line.strip_prefix("ref: refs/heads/")?.strip_suffix("\tHEAD")?;
+        target.parse().ok()
+    });
+    let refs = text
+        .lines()
+        .filter_map(|line| line.split_once('\t'))
+        .filter(|(_, name)| name.starts_with("refs/") && !name.ends_with("^{}"))
+        .map(|(hash, name)| (name.to_owned(), hash.to_owned()));
+    Ok((refs.collect(), head))
+}
+
+/// Makes the branches and tags those of the upstream.
+async fn fill(git: &Git, upstream: &Upstream) -> Result<(), GitError> {
+    let options = ["--progress", "--prune", "--no-tags", "--no-write-fetch-head"];
+    let specs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+    let printed = git.upstream(upstream, "fetch", &options, &specs).await?;
+    // Git takes nothing, warns, and is content.
+    if printed.said.contains("shallow roots are not allowed") {
+        return Err(GitError::Upstream {
+            url: upstream.address().to_owned(),
+            said: "it is a shallow clone, whose history is cut off; make it whole there with \
+                   `git fetch --unshallow`, or name the repository that it was cloned from"
+                .to_owned(),
+        });
+    }
+    Ok(())
+}
+
+async fn refs(git: &Git) -> Result<Refs, GitError> {
+    let out = git
+        .output(&["for-each-ref", "--format=%(objectname) %(refname)"])
+        .await?;
+    let text = String::from_utf8_lossy(&out);
+    let pairs = text.lines().filter_map(|line| line.split_once(' '));
+    Ok(pairs
+        .map(|(hash, name)| (name.to_owned(), hash.to_owned()))
+        .collect())
+}
+
+fn branches(refs: &Refs) -> BTreeMap<BranchName, GitHash> {
     let heads = refs
         .iter()
         .filter_map(|(name, hash)| Some((name.strip_prefix("refs/heads/")?, hash)));
@@ -279,17 +335,26 @@ fn branches(refs: &BTreeMap<String, String>) -> BTreeMap<BranchName, GitHash> {
         .collect()
 }
 
-fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<RefChange> {
-    let (before, after) = (branches(before), branches(after));
-    let names: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
-    let change = |name: &BranchName| RefChange {
-        branch: name.clone(),
-        old: before.get(name).cloned(),
-        new: after.get(name).cloned(),
-    };
-    names
-        .into_iter()
-        .map(change)
-        .filter(|change| change.old != change.new)
-        .collect()
+/// `widget.git` has `widget.git.lock` beside it.
+fn beside(dir: &Path, what: &str) -> PathBuf {
+    let mut name = dir.as_os_str().to_owned();
+    name.push(".");
+    name.push(what);
+    name.into()
+}
+
+fn emptied(dir: &Path) -> Result<(), GitError> {
+    match fs::remove_dir_all(dir) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(at("delete", dir)(why)),
+        _ => Ok(()),
+    }
+}
+
+fn at(what: &'static str, path: &Path) -> impl Fn(io::Error) -> GitError + use<> {
+    let path = path.to_owned();
+    move |source| GitError::Io {
+        what,
+        path: path.clone(),
+        source,
+    }
 }
