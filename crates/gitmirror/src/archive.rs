@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex as StdMutex};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use git::{GitError, Mirror, Resolved};
+use git::{GitError, Mirror};
 use ids::{GitHash, RepoName};
 use tokio::sync::Mutex;
 use tokio_util::io::SyncIoBridge;
@@ -15,11 +15,11 @@ use tokio_util::io::SyncIoBridge;
 /// Most bytes of archives kept; the longest unused go first.
 const CACHE_MAX: u64 = 4 << 30;
 
-/// A tar.gz on disk. Equal trees share one.
+/// A tar.gz on disk, of one commit: its files have the commit's time, and what `export-subst` puts into
+/// them may be its hash, so equal trees of two commits are two archives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Archive {
     pub path: PathBuf,
-    pub tree: GitHash,
     pub bytes: u64,
 }
 
@@ -33,10 +33,10 @@ pub enum ArchiveError {
     Io { path: PathBuf, source: io::Error },
 }
 
-/// The cache, by tree.
+/// The cache, by commit.
 pub(crate) struct Archives {
     dir: PathBuf,
-    /// One maker for each tree; the others wait for it.
+    /// One maker for each commit; the others wait for it.
     making: StdMutex<BTreeMap<GitHash, Arc<Mutex<()>>>>,
     /// Counts temporary files: a request that was dropped may still be writing its own.
     made: AtomicU64,
@@ -51,30 +51,27 @@ impl Archives {
         }
     }
 
-    /// The archive of the tree, made from one of its commits if it is not there: equal trees differ in
-    /// nothing but the time of their files.
-    pub async fn get(&self, mirror: &Mirror, of: &Resolved) -> Result<Archive, ArchiveError> {
-        let tree = &of.tree;
+    /// The archive of the commit, made if it is not there.
+    pub async fn get(&self, mirror: &Mirror, commit: &GitHash) -> Result<Archive, ArchiveError> {
         let turn = self
             .making
             .lock()
             .expect("no holder panics")
-            .entry(tree.clone())
+            .entry(commit.clone())
             .or_default()
             .clone();
         let held = turn.lock().await;
-        let made = self.get_alone(mirror, of).await;
+        let made = self.get_alone(mirror, commit).await;
         drop(held);
         let mut making = self.making.lock().expect("no holder panics");
         if Arc::strong_count(&turn) <= 2 {
-            making.remove(tree);
+            making.remove(commit);
         }
         made
     }
 
-    async fn get_alone(&self, mirror: &Mirror, of: &Resolved) -> Result<Archive, ArchiveError> {
-        let tree = &of.tree;
-        let path = self.dir.join(format!("{tree}.tar.gz"));
+    async fn get_alone(&self, mirror: &Mirror, commit: &GitHash) -> Result<Archive, ArchiveError> {
+        let path = self.dir.join(format!("{commit}.tar.gz"));
         if let Ok(meta) = fs::metadata(&path) {
             // Used: it goes to the end of the line of those to be deleted.
             let _ = File::options()
@@ -83,7 +80,6 @@ impl Archives {
                 .and_then(|file| file.set_modified(std::time::SystemTime::now()));
             return Ok(Archive {
                 path,
-                tree: tree.clone(),
                 bytes: meta.len(),
             });
         }
@@ -92,35 +88,27 @@ impl Archives {
             source,
         };
         fs::create_dir_all(&self.dir).map_err(io)?;
-        let mut child = mirror.archive(&of.commit)?;
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let temporary = self.dir.join(format!(
-            "{tree}.{}.tmp",
-            self.made.fetch_add(1, Ordering::Relaxed)
-        ));
+        let mut job = mirror.archive(commit)?;
+        let pipe = SyncIoBridge::new(job.take_stdout());
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.dir.join(format!("{commit}.{number}.tmp"));
         let target = temporary.clone();
-        let pipe = SyncIoBridge::new(stdout);
-        let packed = tokio::task::spawn_blocking(move || pack(pipe, &target)).await;
-        packed.map_err(|why| io(io::Error::other(why)))?.map_err(io)?;
-        let output = child.wait_with_output().await.map_err(io)?;
-        if !output.status.success() {
-            // Whatever it printed is no archive.
+        let packing = tokio::task::spawn_blocking(move || pack(pipe, &target));
+        let (ended, packed) = tokio::join!(job.end(git::ARCHIVE), packing);
+        // A disk that is full ends git too, by a broken pipe: that is not git's fault.
+        let done = match packed.map_err(|why| io(io::Error::other(why)))? {
+            Err(why) => Err(io(why)),
+            Ok(()) => ended.map_err(ArchiveError::from),
+        };
+        let done = done.and_then(|()| fs::rename(&temporary, &path).map_err(io));
+        if let Err(why) = done {
+            // Whatever it is, it is no archive. What cannot be deleted goes with the cache.
             let _ = fs::remove_file(&temporary);
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(GitError::Failed {
-                command: "archive".to_owned(),
-                said,
-            }
-            .into());
+            return Err(why);
         }
-        fs::rename(&temporary, &path).map_err(io)?;
         self.prune(&path);
         let bytes = fs::metadata(&path).map_err(io)?.len();
-        Ok(Archive {
-            path,
-            tree: tree.clone(),
-            bytes,
-        })
+        Ok(Archive { path, bytes })
     }
 
     /// Deletes the longest unused archives beyond the limit. What cannot be deleted stays: it is a cache.

@@ -12,20 +12,44 @@ use ids::RepoName;
 use serde::Deserialize;
 use tokio_util::io::ReaderStream;
 
-use crate::{ArchiveError, MirrorService, RepoStatus};
+use crate::service::chain;
+use crate::{ArchiveError, Look, MirrorService};
 
-/// Archives, hooks and the status of the mirrors, for the farm's server:
-/// `GET /v1/repos/REPO/archive/REV.tar.gz`, `GET /archive/REPO.tar.gz?rev=REV`, `POST /hook`,
-/// `POST /hook/REPO`, `GET /mirror/`, `GET /mirror/status.json`.
-pub fn routes(service: Arc<MirrorService>) -> Router {
+/// Goes up when equal commits would come as other bytes.
+const ENCODER: u32 = 1;
+
+/// `GET /v1/repos/REPO/archive/REV.tar.gz` and `GET /archive/REPO.tar.gz?rev=REV`. The code itself: who
+/// may have it is the caller's to ask.
+pub fn archives(service: Arc<MirrorService>) -> Router {
     Router::new()
         .route("/v1/repos/{repo}/archive/{*rev}", get(by_path))
         .route("/archive/{file}", get(by_query))
+        .with_state(service)
+}
+
+/// `POST /hook` and `POST /hook/REPO`: look at the upstream at once. Who may is the caller's to ask.
+pub fn hooks(service: Arc<MirrorService>) -> Router {
+    Router::new()
         .route("/hook", post(hook_all))
         .route("/hook/{repo}", post(hook))
+        .with_state(service)
+}
+
+/// `GET /mirror/`, as Go's coordinator reads it, and `GET /mirror/status.json`.
+pub fn status(service: Arc<MirrorService>) -> Router {
+    Router::new()
         .route("/mirror/", get(status_page))
         .route("/mirror/status.json", get(status_json))
         .with_state(service)
+}
+
+/// Where an archive asked for by golang/build's own path is: `/widget.tar.gz` at `/archive/widget.tar.gz`.
+/// `None` for every other path.
+///
+/// Source: golang/build `internal/sourcecache/source.go`.
+pub fn own_path(path: &str) -> Option<String> {
+    let file = path.strip_prefix('/')?;
+    (file.ends_with(".tar.gz") && !file.contains('/')).then(|| format!("/archive/{file}"))
 }
 
 #[derive(Deserialize)]
@@ -40,7 +64,7 @@ async fn by_path(
     headers: HeaderMap,
 ) -> Response {
     match rev.strip_suffix(".tar.gz") {
-        Some(rev) => archive(&service, &repo, rev, &method, &headers).await,
+        Some(rev) => archive(&service, "application/gzip", &repo, rev, &method, &headers).await,
         None => refuse(StatusCode::BAD_REQUEST, "an archive's name ends in `.tar.gz`"),
     }
 }
@@ -53,7 +77,17 @@ async fn by_query(
     headers: HeaderMap,
 ) -> Response {
     match (file.strip_suffix(".tar.gz"), query.rev) {
-        (Some(repo), Some(rev)) => archive(&service, repo, &rev, &method, &headers).await,
+        (Some(repo), Some(rev)) => {
+            archive(
+                &service,
+                "application/x-compressed",
+                repo,
+                &rev,
+                &method,
+                &headers,
+            )
+            .await
+        }
         (None, _) => refuse(StatusCode::NOT_FOUND, "an archive's name ends in `.tar.gz`"),
         (_, None) => refuse(
             StatusCode::BAD_REQUEST,
@@ -64,13 +98,14 @@ async fn by_query(
 
 async fn archive(
     service: &MirrorService,
+    content_type: &str,
     repo: &str,
     rev: &str,
     method: &Method,
     headers: &HeaderMap,
 ) -> Response {
     let Ok(name) = repo.parse::<RepoName>() else {
-        return refuse(StatusCode::NOT_FOUND, &format!("there is no repository `{repo}`"));
+        return refuse(StatusCode::NOT_FOUND, "there is no repository of that name");
     };
     let (archive, resolved) = match service.archive_of(&name, rev).await {
         Ok(found) => found,
@@ -80,17 +115,17 @@ async fn archive(
                 ArchiveError::Git(GitError::BadRev { .. }) => StatusCode::BAD_REQUEST,
                 ArchiveError::Git(_) | ArchiveError::Io { .. } => StatusCode::SERVICE_UNAVAILABLE,
             };
-            return refuse(status, &why.to_string());
+            return refuse(status, &chain(&why));
         }
     };
-    let tag = format!("\"{}\"", archive.tree);
+    let tag = format!("\"{}.{ENCODER}\"", resolved.commit);
     let lasting = if resolved.commit.as_str() == rev {
         "public, max-age=31536000, immutable"
     } else {
         "no-cache"
     };
     let fields = [
-        (header::CONTENT_TYPE, "application/gzip".to_owned()),
+        (header::CONTENT_TYPE, content_type.to_owned()),
         (header::CACHE_CONTROL, lasting.to_owned()),
         (header::ETAG, tag.clone()),
         (
@@ -101,11 +136,12 @@ async fn archive(
             header::HeaderName::from_static("x-burrow-tree"),
             resolved.tree.to_string(),
         ),
+        (header::HeaderName::from_static("x-burrow-ref"), resolved.name),
     ];
-    if headers
+    let have = headers
         .get(header::IF_NONE_MATCH)
-        .is_some_and(|have| have.as_bytes() == tag.as_bytes())
-    {
+        .and_then(|have| have.to_str().ok());
+    if have.is_some_and(|have| have.split(',').any(|one| one.trim() == tag || one.trim() == "*")) {
         return (StatusCode::NOT_MODIFIED, fields).into_response();
     }
     let length = [(header::CONTENT_LENGTH, archive.bytes.to_string())];
@@ -139,7 +175,7 @@ fn refuse(status: StatusCode, why: &str) -> Response {
 async fn hook(State(service): State<Arc<MirrorService>>, Path(repo): Path<String>) -> Response {
     match repo.parse().ok().filter(|name| service.poke(name)) {
         Some(name) => (StatusCode::ACCEPTED, format!("looking at {name}\n")).into_response(),
-        None => refuse(StatusCode::NOT_FOUND, &format!("there is no repository `{repo}`")),
+        None => refuse(StatusCode::NOT_FOUND, "there is no repository of that name"),
     }
 }
 
@@ -150,20 +186,20 @@ async fn hook_all(State(service): State<Arc<MirrorService>>) -> Response {
 
 /// Line for line what Go's coordinator parses. Source: golang/build `cmd/coordinator/status.go` (2023).
 async fn status_page(State(service): State<Arc<MirrorService>>) -> Html<String> {
-    let (statuses, up) = service.statuses();
+    let up = service.up();
     let mut page = "<html><body><pre>".to_owned();
-    for (name, status) in statuses {
+    for (name, look) in service.looks() {
         page += &format!(
             "<a href='/debug/watcher/{name}'>{name}</a> - {}\n",
-            words(&status, up)
+            words(&look, up)
         );
     }
     Html(page + "</pre></body></html>\n")
 }
 
-fn words(status: &RepoStatus, up: Duration) -> String {
+fn words(look: &Look, up: Duration) -> String {
     let five = Duration::from_secs(300);
-    match (status.last_good, &status.error) {
+    match (look.last_good, &look.error) {
         (None, Some(_)) => format!("broken; permanently? always failing, for {}s", up.as_secs()),
         (None, None) if up < five => "ok; starting up, no report yet".to_owned(),
         (None, None) => format!(
@@ -176,14 +212,14 @@ fn words(status: &RepoStatus, up: Duration) -> String {
 }
 
 async fn status_json(State(service): State<Arc<MirrorService>>) -> Json<serde_json::Value> {
-    let (statuses, up) = service.statuses();
-    let one = |(name, status): &(RepoName, RepoStatus)| {
+    let up = service.up();
+    let one = |(name, look): (RepoName, Look)| {
         serde_json::json!({
             "repo": name.as_str(),
-            "fetched_secs_ago": status.last_good.map(|at| at.elapsed().as_secs()),
-            "error": status.error,
-            "words": words(status, up),
+            "fetched_secs_ago": look.last_good.map(|at| at.elapsed().as_secs()),
+            "error": look.error,
+            "words": words(&look, up),
         })
     };
-    Json(serde_json::json!({ "repos": statuses.iter().map(one).collect::<Vec<_>>() }))
+    Json(serde_json::json!({ "repos": service.looks().into_iter().map(one).collect::<Vec<_>>() }))
 }

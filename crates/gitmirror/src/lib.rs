@@ -1,12 +1,12 @@
-//! Keeps a bare mirror of each repository, says which branches moved, and serves archives from it.
+//! Keeps a bare mirror of each repository, knows what its upstream has, and serves archives from it.
 //!
-//! Start at [`MirrorService::run`] for the loop, [`MirrorService::archive`] for what buildlets get, and
-//! [`routes`] for HTTP.
+//! Start at [`MirrorService::run`] for the loop, [`MirrorService::looks`] for what it saw,
+//! [`MirrorService::archive`] for what machines get, and [`archives`] for HTTP.
 
 mod archive;
 mod http;
 mod service;
 
 pub use archive::{Archive, ArchiveError};
-pub use http::routes;
-pub use service::{MirrorEvent, MirrorService, RepoConfig, RepoStatus};
+pub use http::{archives, hooks, own_path, status};
+pub use service::{Look, MirrorService, RepoConfig, Seen};

@@ -1,12 +1,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
 
-use git::{GitError, Mirror, RefChange};
+use git::{GitError, Mirror, Upstream};
 use ids::{BranchName, GitHash, RepoName};
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
@@ -19,33 +18,29 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepoConfig {
     pub name: RepoName,
-    /// Anything that git fetches from.
-    pub url: String,
+    pub upstream: Upstream,
     /// How often to look without being told.
     pub poll: Duration,
 }
 
-/// What the loop of one repository came to know. The channel is bounded: a slow reader slows fetching.
-#[derive(Debug, Clone)]
-pub enum MirrorEvent {
-    /// The first of a process tells all branches as changes.
-    Fetched {
-        repo: RepoName,
-        changes: Vec<RefChange>,
-        default_branch: Option<BranchName>,
-    },
-    Failed {
-        repo: RepoName,
-        error: String,
-    },
+/// What a repository's upstream had when it was last seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub heads: BTreeMap<BranchName, GitHash>,
+    /// `None` for an empty repository.
+    pub default_branch: Option<BranchName>,
 }
 
 /// How a repository is doing.
 #[derive(Debug, Clone, Default)]
-pub struct RepoStatus {
+pub struct Look {
+    /// How many looks at the upstream have ended: another number, something else to tell.
+    pub count: u64,
     pub last_good: Option<Instant>,
-    /// The last attempt's error, if it failed.
+    /// The last look's error, if it failed.
     pub error: Option<String>,
+    /// By the last look that went well. It stays true of the mirror while the upstream is away.
+    pub seen: Option<Arc<Seen>>,
 }
 
 /// All mirrors of a farm.
@@ -53,34 +48,29 @@ pub struct MirrorService {
     dir: PathBuf,
     repos: StdMutex<BTreeMap<RepoName, Arc<Repo>>>,
     changed: Notify,
-    events: mpsc::Sender<MirrorEvent>,
+    news: Notify,
     archives: Archives,
     started: Instant,
 }
 
-pub(crate) struct Repo {
-    pub config: RepoConfig,
+struct Repo {
+    config: RepoConfig,
     poke: Notify,
-    pub status: StdMutex<RepoStatus>,
-    mirror: Mutex<Option<Arc<Mirror>>>,
-    /// Something else than the loop has fetched: its next look tells every branch.
-    untold: AtomicBool,
+    look: StdMutex<Look>,
+    /// The same for all configurations that a repository has had: it has one writer.
+    mirror: Arc<Mutex<Option<Arc<Mirror>>>>,
     stop: CancellationToken,
 }
 
 impl MirrorService {
     /// Mirrors live in `dir/NAME.git`, archives in `dir/archives`.
-    pub fn new(
-        dir: PathBuf,
-        repos: Vec<RepoConfig>,
-        events: mpsc::Sender<MirrorEvent>,
-    ) -> Arc<MirrorService> {
+    pub fn new(dir: PathBuf, repos: Vec<RepoConfig>) -> Arc<MirrorService> {
         let archives = Archives::new(dir.join("archives"));
         let service = MirrorService {
             dir,
             repos: StdMutex::default(),
             changed: Notify::new(),
-            events,
+            news: Notify::new(),
             archives,
             started: Instant::now(),
         };
@@ -93,24 +83,23 @@ impl MirrorService {
         let mut known = self.repos.lock().expect("no holder panics");
         let mut next = BTreeMap::new();
         for config in repos {
-            let same = known.remove(&config.name).filter(|old| {
-                let same = old.config == config;
-                if !same {
-                    old.stop.cancel();
+            let old = known.remove(&config.name);
+            let repo = match old {
+                Some(same) if same.config == config => same,
+                old => {
+                    if let Some(old) = &old {
+                        old.stop.cancel();
+                    }
+                    Arc::new(Repo {
+                        config: config.clone(),
+                        poke: Notify::new(),
+                        look: StdMutex::default(),
+                        mirror: old.map(|old| old.mirror.clone()).unwrap_or_default(),
+                        stop: CancellationToken::new(),
+                    })
                 }
-                same
-            });
-            let fresh = || {
-                Arc::new(Repo {
-                    config: config.clone(),
-                    poke: Notify::new(),
-                    status: StdMutex::default(),
-                    mirror: Mutex::new(None),
-                    untold: AtomicBool::new(true),
-                    stop: CancellationToken::new(),
-                })
             };
-            next.insert(config.name.clone(), same.unwrap_or_else(fresh));
+            next.insert(config.name, repo);
         }
         known.values().for_each(|gone| gone.stop.cancel());
         *known = next;
@@ -131,46 +120,40 @@ impl MirrorService {
             .for_each(|repo| repo.poke.notify_one());
     }
 
-    /// By name, with how long this service has run.
-    pub fn statuses(&self) -> (Vec<(RepoName, RepoStatus)>, Duration) {
+    /// How each repository is doing.
+    pub fn looks(&self) -> BTreeMap<RepoName, Look> {
         let repos = self.repos.lock().expect("no holder panics");
-        let status = |repo: &Arc<Repo>| repo.status.lock().expect("no holder panics").clone();
-        (
-            repos
-                .iter()
-                .map(|(name, repo)| (name.clone(), status(repo)))
-                .collect(),
-            self.started.elapsed(),
-        )
+        let look = |repo: &Arc<Repo>| repo.look.lock().expect("no holder panics").clone();
+        repos
+            .iter()
+            .map(|(name, repo)| (name.clone(), look(repo)))
+            .collect()
+    }
+
+    /// How long this service has run.
+    pub fn up(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Waits for the next look to end, or returns at once if one has since the last call. For one waiter.
+    pub async fn news(&self) {
+        self.news.notified().await;
     }
 
     /// Watches all repositories until `stop`.
     pub async fn run(self: Arc<MirrorService>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut loops = JoinSet::new();
-        let mut watched: BTreeMap<RepoName, RepoConfig> = BTreeMap::new();
+        let mut watched: BTreeMap<RepoName, Arc<Repo>> = BTreeMap::new();
         loop {
-            let repos: Vec<Arc<Repo>> = self
-                .repos
-                .lock()
-                .expect("no holder panics")
-                .values()
-                .cloned()
-                .collect();
-            watched.retain(|name, config| {
-                repos
-                    .iter()
-                    .any(|repo| &repo.config.name == name && &repo.config == config)
-            });
-            for repo in repos {
-                if watched
-                    .insert(repo.config.name.clone(), repo.config.clone())
-                    .is_none()
-                {
-                    let span = info_span!("mirror", repo = %repo.config.name);
-                    let (service, stop) = (self.clone(), stop.clone());
+            let repos = self.repos.lock().expect("no holder panics").clone();
+            for (name, repo) in &repos {
+                if watched.get(name).is_none_or(|old| !Arc::ptr_eq(old, repo)) {
+                    let span = info_span!("mirror", repo = %name);
+                    let (service, repo, stop) = (self.clone(), repo.clone(), stop.clone());
                     loops.spawn(async move { service.watch(repo, stop).await }.instrument(span));
                 }
             }
+            watched = repos;
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.changed.notified() => {}
@@ -183,14 +166,11 @@ impl MirrorService {
 
     /// The mirror of a repository; opened when first asked for.
     pub async fn mirror(&self, name: &RepoName) -> Result<Arc<Mirror>, ArchiveError> {
-        let repo = self
-            .repo(name)
-            .ok_or_else(|| ArchiveError::NoRepo(name.clone()))?;
-        Ok(self.open(&repo).await?)
+        Ok(self.open(&*self.wanted(name)?).await?)
     }
 
-    /// A tar.gz of a commit's tree, from the cache or made now; one at a time for each tree. A commit
-    /// that the mirror lacks is looked for upstream once.
+    /// A tar.gz of a commit, from the cache or made now; one at a time for each commit. A commit that
+    /// the mirror lacks is looked for upstream once, and so is one that cannot be read.
     pub async fn archive(&self, name: &RepoName, commit: &GitHash) -> Result<Archive, ArchiveError> {
         self.archive_of(name, commit.as_str())
             .await
@@ -202,23 +182,33 @@ impl MirrorService {
         name: &RepoName,
         rev: &str,
     ) -> Result<(Archive, git::Resolved), ArchiveError> {
-        let mirror = self.mirror(name).await?;
+        let repo = self.wanted(name)?;
+        let mirror = self.open(&repo).await?;
         let resolved = match mirror.resolve(rev).await {
             Err(GitError::NoRev { .. }) => {
-                mirror.fetch().await?;
-                if let Some(repo) = self.repo(name) {
-                    repo.untold.store(true, Ordering::SeqCst);
-                    repo.poke.notify_one();
-                }
+                self.look(&repo).await?;
                 mirror.resolve(rev).await?
             }
             found => found?,
         };
-        Ok((self.archives.get(&mirror, &resolved).await?, resolved))
+        let archive = match self.archives.get(&mirror, &resolved.commit).await {
+            Err(ArchiveError::Git(GitError::Failed { command, said })) => {
+                warn!("repository {name}: git {command} failed: {said}; looking whether the mirror is whole");
+                mirror.doubt();
+                self.look(&repo).await?;
+                self.archives.get(&mirror, &resolved.commit).await?
+            }
+            made => made?,
+        };
+        Ok((archive, resolved))
     }
 
     fn repo(&self, name: &RepoName) -> Option<Arc<Repo>> {
         self.repos.lock().expect("no holder panics").get(name).cloned()
+    }
+
+    fn wanted(&self, name: &RepoName) -> Result<Arc<Repo>, ArchiveError> {
+        self.repo(name).ok_or_else(|| ArchiveError::NoRepo(name.clone()))
     }
 
     async fn open(&self, repo: &Repo) -> Result<Arc<Mirror>, GitError> {
@@ -227,13 +217,12 @@ impl MirrorService {
             return Ok(mirror.clone());
         }
         let dir = self.dir.join(format!("{}.git", repo.config.name));
-        let mirror = Arc::new(Mirror::open(&dir, &repo.config.url).await?);
+        let mirror = Arc::new(Mirror::open(&dir).await?);
         *open = Some(mirror.clone());
         Ok(mirror)
     }
 
     async fn watch(&self, repo: Arc<Repo>, stop: CancellationToken) {
-        let name = repo.config.name.clone();
         let mut failures = 0u32;
         loop {
             let looked = tokio::select! {
@@ -242,33 +231,14 @@ impl MirrorService {
                 looked = self.look(&repo) => looked,
             };
             let pause = match looked {
-                Ok(event) => {
+                Ok(()) => {
                     failures = 0;
-                    *repo.status.lock().expect("no holder panics") = RepoStatus {
-                        last_good: Some(Instant::now()),
-                        error: None,
-                    };
-                    if self.events.send(event).await.is_err() {
-                        return;
-                    }
                     repo.config.poll
                 }
-                Err(why) => {
+                Err(_) => {
                     failures += 1;
-                    let error = format!("{:#}", anyhow::Error::from(why));
-                    warn!("repository {name}: {error}");
-                    repo.status.lock().expect("no holder panics").error = Some(error.clone());
-                    let failed = MirrorEvent::Failed {
-                        repo: name.clone(),
-                        error,
-                    };
-                    if self.events.send(failed).await.is_err() {
-                        return;
-                    }
-                    repo.config
-                        .poll
-                        .max(Duration::from_secs(5) * failures.min(120))
-                        .min(BACK_OFF_MAX)
+                    let patience = Duration::from_secs(5) * failures.min(120);
+                    repo.config.poll.max(patience).min(BACK_OFF_MAX)
                 }
             };
             tokio::select! {
@@ -280,40 +250,43 @@ impl MirrorService {
         }
     }
 
-    async fn look(&self, repo: &Repo) -> Result<MirrorEvent, GitError> {
-        // Taken before the fetch: what somebody else fetches from here on is told by the next look.
-        let untold = repo.untold.swap(false, Ordering::SeqCst);
-        let looked = self.look_and_tell(repo, untold).await;
-        if looked.is_err() {
-            repo.untold.fetch_or(untold, Ordering::SeqCst);
-        }
-        looked
+    /// Looks at the upstream, and says what came of it to whoever asks.
+    async fn look(&self, repo: &Repo) -> Result<(), GitError> {
+        let looked = async { self.open(repo).await?.fetch(&repo.config.upstream).await }.await;
+        let done = {
+            let mut look = repo.look.lock().expect("no holder panics");
+            look.count += 1;
+            match looked {
+                Ok(report) => {
+                    if let Some(what) = report.renewed {
+                        warn!(
+                            "the mirror of {} was damaged and has been made anew: {what}",
+                            repo.config.name
+                        );
+                    }
+                    look.last_good = Some(Instant::now());
+                    look.error = None;
+                    look.seen = Some(Arc::new(Seen {
+                        heads: report.heads,
+                        default_branch: report.default_branch,
+                    }));
+                    Ok(())
+                }
+                Err(why) => {
+                    let error = chain(&why);
+                    warn!("repository {}: {error}", repo.config.name);
+                    look.error = Some(error);
+                    Err(why)
+                }
+            }
+        };
+        self.news.notify_one();
+        done
     }
+}
 
-    async fn look_and_tell(&self, repo: &Repo, untold: bool) -> Result<MirrorEvent, GitError> {
-        let mirror = self.open(repo).await?;
-        let report = mirror.fetch().await?;
-        let mut changes = report.changes;
-        if untold {
-            // What moved while nobody watched is told too.
-            let gone = changes
-                .into_iter()
-                .filter(|change| change.new.is_none())
-                .collect::<Vec<_>>();
-            let heads = mirror.branches().await?.into_iter();
-            changes = heads
-                .map(|(branch, new)| RefChange {
-                    branch,
-                    old: None,
-                    new: Some(new),
-                })
-                .chain(gone)
-                .collect();
-        }
-        Ok(MirrorEvent::Fetched {
-            repo: repo.config.name.clone(),
-            changes,
-            default_branch: report.default_branch,
-        })
-    }
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
