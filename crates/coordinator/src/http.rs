@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use blobs::LogStore;
@@ -21,11 +22,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use store::Store;
+use store::read::Role;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use web::{Door, Frame, RawHandler, RawHead, RawStream, Server, Site};
 
 use crate::engine::{self, Board};
+use crate::known::known;
 use crate::{Current, current};
 
 /// What the doors lead to.
@@ -74,9 +77,16 @@ pub async fn run(
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(service.clone());
-    let router = outside
-        .merge(gitmirror::routes(service.mirror.clone()))
+    let known = |least: Role| from_fn_with_state((service.store.clone(), least), known);
+    let routes = outside
+        .merge(gitmirror::status(service.mirror.clone()))
+        .merge(gitmirror::archives(service.mirror.clone()).layer(known(Role::Reader)))
+        .merge(gitmirror::hooks(service.mirror.clone()).layer(known(Role::Contributor)))
         .fallback_service(pages(&service, &stop));
+    // Around the router, not in it: the path is changed before it is routed by.
+    let router = Router::new()
+        .fallback_service(routes)
+        .layer(map_request(async |request| archive_path(request)));
     let raw = Arc::new(DialIn(service.reverse));
     let raw_paths = vec!["/reverse".to_owned(), "/revdial".to_owned()];
     let server = Server {
@@ -86,6 +96,18 @@ pub async fn run(
         limits: web::Limits::default(),
     };
     web::serve(doors, server, stop).await.context("serve HTTP")
+}
+
+/// Archives asked for as of golang/build's gitmirror.
+fn archive_path(mut request: Request) -> Request {
+    if let Some(path) = gitmirror::own_path(request.uri().path()) {
+        let query = request.uri().query().unwrap_or_default();
+        // A path of that form cannot fail to parse again; if it did, it would be no page of ours.
+        if let Ok(uri) = format!("{path}?{query}").parse() {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
 }
 
 /// Machines that dial in.

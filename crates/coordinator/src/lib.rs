@@ -1,14 +1,16 @@
 //! Finds work, owns machines, runs builds: the hands of the farm core.
 //!
 //! `engine` drives the core, `drive` performs its effects on machines (what their answers mean is decided in `answer`),
-//! `watch` turns what the mirrors saw into what is wanted, `upkeep` looks after disk, logs and configuration, `http` opens
-//! the doors. Start at [`serve`].
+//! `watch` turns what the mirrors saw into what is wanted, by the plan of `branches`; `upkeep` looks after disk, logs and
+//! configuration, `pools` after machines on this host, `http` opens the doors. Start at [`serve`].
 
 mod answer;
+mod branches;
 mod drive;
 mod engine;
 mod http;
 mod keys;
+mod known;
 mod lock;
 mod pools;
 mod upkeep;
@@ -93,8 +95,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let (farm, first) = engine::restore(&store, &clock, config.clone()).await?;
     let (inputs, from_all) = mpsc::channel(4096);
     let (pool_events, from_pools) = mpsc::channel(1024);
-    let (mirror_events, from_mirror) = mpsc::channel(64);
-    let mirror = MirrorService::new(state.join("mirror"), mirrored(&config), mirror_events);
+    let mirror = MirrorService::new(state.join("mirror"), mirrored(&config));
     let links = drive::Links::default();
     let board = engine::Board::default();
     let holds: Current = Arc::new(tokio::sync::watch::Sender::new(config.clone()));
@@ -129,7 +130,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         mirror: mirror.clone(),
         inputs: inputs.clone(),
     };
-    parts.spawn(watch.run(from_mirror, stop.clone()));
+    parts.spawn(watch.run(stop.clone()));
     parts.spawn(until(
         stop.clone(),
         drive::take_pool_events(from_pools, links, inputs.clone()),
@@ -200,7 +201,7 @@ fn store_url(config: &Config, state: &Path) -> StoreUrl {
 pub(crate) fn mirrored(config: &Config) -> Vec<RepoConfig> {
     let one = |(name, repo): (&ids::RepoName, &config::Repo)| RepoConfig {
         name: name.clone(),
-        url: repo.url.clone(),
+        upstream: git::Upstream::new(&repo.url),
         poll: repo.poll,
     };
     config.repos.iter().map(one).collect()

@@ -1,12 +1,13 @@
 //! Turns what the mirrors saw into commits in the store, and what the store lacks into wants.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use config::{Config, Repo};
 use farm::{Input, Want};
-use git::RefChange;
-use gitmirror::{MirrorEvent, MirrorService};
+use gitmirror::{Look, MirrorService};
 use ids::{BranchName, GitHash, RepoName};
 use store::Store;
 use store::read::CommitRow;
@@ -14,10 +15,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::branches::{self, Step};
 use crate::{Current, current, engine};
 
 /// How often what should be built is compared with what is, without being told.
 const COMPARE_EVERY: Duration = Duration::from_secs(15);
+
+/// Most branches of a repository that are recorded in one round; the next goes on at once.
+const BRANCHES_MAX: usize = 20;
 
 /// Most commits of a branch that are asked for at once; the next comparison asks for the rest.
 const WANTS_MAX: usize = 200;
@@ -35,73 +40,101 @@ pub struct Watch {
     pub inputs: mpsc::Sender<Input>,
 }
 
+/// Up to which look each repository has been taken in. Only saves work: a restart takes all in again.
+type TakenIn = BTreeMap<RepoName, u64>;
+
 impl Watch {
     /// Until `stop`. What goes wrong with one repository is logged, shown and tried again.
-    pub async fn run(
-        self,
-        mut events: mpsc::Receiver<MirrorEvent>,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut every = tokio::time::interval(COMPARE_EVERY);
+        let mut taken_in = TakenIn::new();
+        let mut more = false;
         loop {
-            let event = tokio::select! {
+            let all = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                event = events.recv() => Some(event.context("the mirrors have ended")?),
-                _ = every.tick() => None,
+                _ = every.tick() => true,
+                () = self.mirror.news() => false,
+                () = std::future::ready(()), if more => false,
             };
-            let done = match event {
-                Some(MirrorEvent::Fetched {
-                    repo,
-                    changes,
-                    default_branch,
-                }) => self.fetched(&repo, changes, default_branch).await,
-                Some(MirrorEvent::Failed { repo, error }) => {
-                    let recorded = self
-                        .store
-                        .record_repo_state(&repo, None, Some(&error), engine::wall())
-                        .await;
-                    recorded.map_err(Into::into)
-                }
-                None => self.compare_all().await,
-            };
-            if let Err(why) = done {
-                warn!("cannot take in what the mirrors saw, trying again: {why:#}");
-            }
+            more = self.round(&mut taken_in, all).await;
         }
     }
 
-    async fn fetched(
-        &self,
-        repo: &RepoName,
-        changes: Vec<RefChange>,
-        default_branch: Option<BranchName>,
-    ) -> anyhow::Result<()> {
+    /// Takes in what is new, or with `all` compares every repository. Whether there is more to do at once.
+    async fn round(&self, taken_in: &mut TakenIn, all: bool) -> bool {
         let config = current(&self.config);
-        let Some(conf) = config.repos.get(repo) else {
-            return Ok(());
-        };
-        self.store
-            .record_repo_state(repo, default_branch.as_ref(), None, engine::wall())
-            .await?;
-        for change in changes
-            .iter()
-            .filter(|change| conf.tracks(&change.branch, default_branch.as_ref()))
-        {
-            match &change.new {
-                None => {
-                    self.store
-                        .mark_branch_gone(repo, &change.branch, engine::wall())
-                        .await?
+        let looks = self.mirror.looks();
+        taken_in.retain(|repo, _| config.repos.contains_key(repo));
+        let mut more = false;
+        for (repo, conf) in &config.repos {
+            let look = looks.get(repo).cloned().unwrap_or_default();
+            let new = look.count > 0 && taken_in.get(repo) != Some(&look.count);
+            if !new && !all {
+                continue;
+            }
+            match self.one(&config, repo, conf, &look, new).await {
+                Ok(true) => {
+                    taken_in.insert(repo.clone(), look.count);
                 }
-                Some(head) => {
-                    let recorded = self
-                        .record(repo, &change.branch, head, u64::from(conf.backfill))
-                        .await;
-                    recorded.with_context(|| format!("record branch `{}` of {repo}", change.branch))?;
-                }
+                Ok(false) => more = true,
+                // Not taken in: the next round tries again.
+                Err(why) => warn!("cannot take in what the mirror of {repo} saw, trying again: {why:#}"),
             }
         }
-        self.compare(repo).await
+        more
+    }
+
+    /// Whether all of it is done.
+    async fn one(
+        &self,
+        config: &Config,
+        repo: &RepoName,
+        conf: &Repo,
+        look: &Look,
+        new: bool,
+    ) -> anyhow::Result<bool> {
+        let default = look.seen.as_ref().and_then(|seen| seen.default_branch.as_ref());
+        if new {
+            self.store
+                .record_repo_state(repo, default, look.error.as_deref(), engine::wall())
+                .await?;
+        }
+        let mut done = true;
+        if let Some(seen) = &look.seen {
+            let stored = self.store.branches(Some(repo)).await?;
+            let tracked = |branch: &BranchName| conf.tracks(branch, default);
+            let steps = branches::plan(&seen.heads, &stored, tracked, default);
+            done = steps.len() <= BRANCHES_MAX;
+            let mut failed = Ok(());
+            for step in steps.into_iter().take(BRANCHES_MAX) {
+                // The others are not held up by one that cannot be recorded.
+                failed = self
+                    .perform(repo, step, u64::from(conf.backfill))
+                    .await
+                    .and(failed);
+            }
+            failed?;
+        }
+        self.compare(config, repo, conf).await?;
+        Ok(done)
+    }
+
+    async fn perform(&self, repo: &RepoName, step: Step, backfill: u64) -> anyhow::Result<()> {
+        match step {
+            Step::Gone { branch } => {
+                self.store.mark_branch_gone(repo, &branch, engine::wall()).await?;
+                info!("{repo} {branch} is gone");
+                Ok(())
+            }
+            Step::Record {
+                branch,
+                head,
+                stored_depth,
+            } => self
+                .record(repo, &branch, &head, stored_depth, backfill)
+                .await
+                .with_context(|| format!("record branch `{branch}`")),
+        }
     }
 
     async fn record(
@@ -109,20 +142,12 @@ impl Watch {
         repo: &RepoName,
         branch: &BranchName,
         head: &GitHash,
+        stored_depth: Option<u64>,
         backfill: u64,
     ) -> anyhow::Result<()> {
         let mirror = self.mirror.mirror(repo).await?;
         let depth = mirror.depth(head).await?;
-        let known = self
-            .store
-            .branches(Some(repo))
-            .await?
-            .into_iter()
-            .find(|row| &row.branch == branch);
-        if known.as_ref().is_some_and(|row| &row.head == head && !row.gone) {
-            return Ok(());
-        }
-        let fresh = known.map_or(0, |row| depth.saturating_sub(row.head_depth) + 50);
+        let fresh = stored_depth.map_or(0, |stored| depth.saturating_sub(stored) + 50);
         let limit = fresh.clamp(HISTORY as u64, HISTORY_MAX).max(backfill);
         let commits = mirror.first_parents(head, limit as usize).await?;
         let rows: Vec<CommitRow> = commits.into_iter().map(|commit| row(repo, commit)).collect();
@@ -139,19 +164,8 @@ impl Watch {
         Ok(())
     }
 
-    async fn compare_all(&self) -> anyhow::Result<()> {
-        for repo in current(&self.config).repos.keys() {
-            self.compare(repo).await?;
-        }
-        Ok(())
-    }
-
     /// Asks for every cell that should have a build and has none, newest commits first.
-    async fn compare(&self, repo: &RepoName) -> anyhow::Result<()> {
-        let config = current(&self.config);
-        let Some(conf) = config.repos.get(repo) else {
-            return Ok(());
-        };
+    async fn compare(&self, config: &Config, repo: &RepoName, conf: &Repo) -> anyhow::Result<()> {
         let default = self
             .store
             .repos()
@@ -204,3 +218,6 @@ fn row(repo: &RepoName, commit: git::Commit) -> CommitRow {
         message: commit.message,
     }
 }
+
+#[cfg(test)]
+mod tests;

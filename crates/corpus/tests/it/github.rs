@@ -245,7 +245,9 @@ fn assignees_keep_the_order_in_which_they_came() {
     });
     assert_eq!(log.corpus.login(UserId(2)).unwrap(), "robert");
     assert_eq!(log.corpus.login(UserId(1)).unwrap(), "ada");
-    check(&issue([more, fewer]), |issue| assert_eq!(issue.assignees, [UserId(2), UserId(1)]));
+    check(&issue([more, fewer]), |issue| {
+        assert_eq!(issue.assignees, [UserId(2), UserId(1)])
+    });
 }
 
 #[test]
