@@ -1,0 +1,24 @@
+//! The mutation log over HTTP, both ways, and the corpus that follows it.
+//!
+//! [`routes`] serve a log to followers: ours and the original's. [`Copy`] keeps a folder like another
+//! server's log, [`Replay`] turns what is new of a log into a corpus, and [`follow`] runs both for
+//! ever. [`Leader`] is the one who appends. [`import`] takes over what the original's disk logger wrote.
+//!
+//! A log is shown only as far as it is durable, so what was served once never changes.
+
+mod copy;
+mod follow;
+mod import;
+mod index;
+mod leader;
+mod replay;
+mod serve;
+pub mod synthetic;
+
+pub use copy::{Copy, CopyError, Outcome};
+pub use follow::{Following, Snapshot, follow};
+pub use import::{ImportError, import};
+pub use index::{Listed, Plan, plan};
+pub use leader::Leader;
+pub use replay::{Counts, Replay, ReplayError};
+pub use serve::{Served, Visible, routes};

@@ -1,0 +1,6 @@
+//! The log over HTTP, against itself and against the original.
+
+mod copy;
+mod farm;
+mod import;
+mod serve;
