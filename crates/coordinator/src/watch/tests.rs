@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::RwLock;
 
 use config::{Defaults, SourceFile};
 use sqlx::{Connection, Executor, SqliteConnection};
@@ -52,7 +51,7 @@ impl World {
         let mut parts = JoinSet::new();
         parts.spawn(mirror.clone().run(stop.clone()));
         let (inputs, wants) = mpsc::channel(1024);
-        let config = Arc::new(RwLock::new(Arc::new(config)));
+        let config = Arc::new(tokio::sync::watch::Sender::new(Arc::new(config)));
         World {
             upstream,
             state,
