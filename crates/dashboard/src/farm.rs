@@ -194,14 +194,14 @@ fn draw_repo(repo: &RepoView, now: Timestamp) -> Markup {
                     (empty("Being fetched for the first time", html! { "Commits appear as soon as that is done." }))
                 }
             } @else {
-                (table(&["Branch", "Newest commit", "", "State", "Recent commits"], html! {
+                (table(&["Branch", "State", "Recent commits", "Newest commit", ""], html! {
                     @for branch in &repo.branches {
                         tr {
                             th.nowrap scope="row" { a href=(repo_link(&repo.name, &branch.name)) { (branch.name) } }
-                            td { a.hash href=(commit_link(&repo.name, &branch.head.hash)) { (short(&branch.head.hash)) } }
-                            td.clip title=(plain(&branch.head.title)) { (plain(&branch.head.title)) " " span.dim { (plain(&branch.head.author)) ", " (when(now, branch.head.time)) } }
                             td { (standing(branch)) }
                             td { div.strip { @for one in &branch.recent { (mark(&repo.name, one)) } } }
+                            td { a.hash href=(commit_link(&repo.name, &branch.head.hash)) { (short(&branch.head.hash)) } }
+                            td.clip title=(plain(&branch.head.title)) { (plain(&branch.head.title)) " " span.dim { (plain(&branch.head.author)) ", " (when(now, branch.head.time)) } }
                         }
                     }
                 }))
