@@ -15,7 +15,7 @@ use axum::routing::get;
 use blobs::LogStore;
 use config::Config;
 use dashboard::{Dashboard, HealthItem, Live, QueueView};
-use gitmirror::MirrorService;
+use gitmirror::{Look, MirrorService, Seen};
 use pool_reverse::{RegisterHead, ReversePool};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
@@ -29,12 +29,14 @@ use web::{Door, Frame, RawHandler, RawHead, RawStream, Server, Site};
 
 use crate::engine::{self, Board};
 use crate::known::known;
+use crate::upkeep::Refused;
 use crate::{Current, current};
 
 /// What the doors lead to.
 #[derive(Clone)]
 pub struct Service {
     pub config: Current,
+    pub refused: Refused,
     pub store: Store,
     pub logs: LogStore,
     pub board: Board,
@@ -259,10 +261,57 @@ impl Live for Lives {
             Ok(free) => format!("{} MiB free", free >> 20),
             Err(why) => format!("{:#}", anyhow::Error::from(why)),
         };
-        vec![
+        let refused = self.0.refused.lock().expect("no holder panics").clone();
+        let refused = refused.map(|why| format!("the changed one is refused, the old one holds: {why}"));
+        let mut items = vec![
             item("store", &board.store_trouble, "takes writes".to_owned()),
             item("disk and new work", &board.paused, disk),
-        ]
+            item("configuration", &refused, "as on disk".to_owned()),
+        ];
+        let config = self.config();
+        for (repo, look) in self.0.mirror.looks() {
+            let conf = config.repos.get(&repo);
+            let trouble = look
+                .error
+                .clone()
+                .or_else(|| untracked(conf?, look.seen.as_ref()?));
+            items.push(item(&format!("repository {repo}"), &trouble, seen(&look)));
+        }
+        items
+    }
+}
+
+/// Why nothing of a repository is built that has something to build: a name that is written wrong.
+fn untracked(conf: &config::Repo, seen: &Seen) -> Option<String> {
+    let default = seen.default_branch.as_ref();
+    if seen.heads.is_empty() || seen.heads.keys().any(|branch| conf.tracks(branch, default)) {
+        return None;
+    }
+    let names: Vec<&str> = seen.heads.keys().take(10).map(|branch| branch.as_str()).collect();
+    let more = if seen.heads.len() > names.len() {
+        ", …"
+    } else {
+        ""
+    };
+    Some(match conf.branches.as_slice() {
+        [] => format!(
+            "its HEAD names no branch, and `branches` is not set; there are: {}{more}",
+            names.join(", ")
+        ),
+        _ => format!(
+            "`branches` matches none of its branches; there are: {}{more}",
+            names.join(", ")
+        ),
+    })
+}
+
+fn seen(look: &Look) -> String {
+    match (look.last_good, &look.seen) {
+        (Some(at), Some(seen)) if !seen.heads.is_empty() => {
+            format!("looked at {} s ago", at.elapsed().as_secs())
+        }
+        (Some(_), _) => "is empty: there is nothing to build yet".to_owned(),
+        (None, _) => "not looked at yet".to_owned(),
     }
 }
 

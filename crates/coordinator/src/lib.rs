@@ -135,8 +135,10 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         stop.clone(),
         drive::take_pool_events(from_pools, links, inputs.clone()),
     ));
+    let refused = upkeep::Refused::default();
     let upkeep = upkeep::Upkeep {
         config: holds.clone(),
+        refused: refused.clone(),
         files: options.reload,
         defaults: options.defaults,
         state: state.clone(),
@@ -149,6 +151,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let tls = http::tls(&config, &state)?;
     let service = http::Service {
         config: holds,
+        refused,
         store: store.clone(),
         logs,
         board,

@@ -1,7 +1,7 @@
 //! Looks after what nobody asks for: free disk, old logs, usual times, a configuration that changed.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -23,8 +23,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Usual times and old logs are looked at every so many looks.
 const SELDOM: u32 = 15;
 
+/// Why the configuration on disk does not hold, while it does not.
+pub type Refused = Arc<Mutex<Option<String>>>;
+
 pub struct Upkeep {
     pub config: Current,
+    pub refused: Refused,
     pub files: Option<PathBuf>,
     pub defaults: Defaults,
     pub state: PathBuf,
@@ -127,7 +131,10 @@ impl Upkeep {
 
     async fn reload(&self) {
         let Some(path) = &self.files else { return };
-        let fresh = match read(path, &self.defaults) {
+        let read = read(path, &self.defaults);
+        let why = read.as_ref().err().map(|why| format!("{why:#}"));
+        self.refused.lock().expect("no holder panics").clone_from(&why);
+        let fresh = match read {
             Ok(fresh) => Arc::new(fresh),
             Err(why) => return error!("the changed configuration is refused, the old one holds:\n{why:#}"),
         };
