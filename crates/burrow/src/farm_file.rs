@@ -100,12 +100,22 @@ pub fn of_repository(place: &str, defaults: &Defaults) -> Result<Found, Failure>
     let copy = defaults.state_dir.join("look");
     let _ = std::fs::remove_dir_all(&copy);
     let shown = copy.to_string_lossy().into_owned();
-    let found = git::git(
-        &defaults.state_dir,
-        &["clone", "--quiet", "--bare", "--depth", "1", "--", place, &shown],
-    )
-    .map_err(|failure| failure.hint("is the address right, and may this user read it without a password?"))
-    .and_then(|_| detect(&copy, place, None, defaults));
+    let upstream = ::git::Upstream::new(place);
+    let args = [
+        "clone",
+        "--quiet",
+        "--bare",
+        "--depth",
+        "1",
+        "--",
+        upstream.address(),
+        &shown,
+    ];
+    let found = git::git_as(&defaults.state_dir, &args, upstream.environment())
+        .map_err(|failure| {
+            failure.hint("is the address right, and may this user read it without a password?")
+        })
+        .and_then(|_| detect(&copy, place, None, defaults));
     let _ = std::fs::remove_dir_all(&copy);
     found
 }
@@ -181,18 +191,54 @@ pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| at_path("find", path, &error))
 }
 
+/// The farm of a repository on this disk, as it is checked out.
 fn local(root: &Path, defaults: &Defaults) -> Result<Found, Failure> {
-    let branch = git::line(root, &["symbolic-ref", "--quiet", "--short", "HEAD"])
-        .ok()
-        .and_then(|name| BranchName::parse(&name).ok());
-    detect(root, &root.to_string_lossy(), branch, defaults)
+    let shown = root.to_string_lossy();
+    let head = git::line(root, &["symbolic-ref", "--quiet", "--short", "HEAD"]).map_err(|_| {
+        Failure::new(format!(
+            "no branch is checked out in `{shown}`: its HEAD is detached"
+        ))
+        .hint("`git switch BRANCH`, or name the branches to build in a burrow.toml")
+    })?;
+    let branch = BranchName::parse(&head).map_err(|bad| {
+        Failure::new(format!(
+            "the branch that is checked out in `{shown}` cannot be built: {bad}"
+        ))
+        .hint("`git branch -m NAME` gives it another name")
+    })?;
+    if git::line(root, &["rev-parse", "--is-shallow-repository"])? == "true" {
+        return Err(Failure::new(format!(
+            "the repository `{shown}` is a shallow clone: its history is cut off"
+        ))
+        .hint("`git fetch --unshallow` there makes it whole"));
+    }
+    let mut found = detect(root, &shown, Some(branch), defaults)?;
+    // A bare repository has nothing that could be uncommitted.
+    let changed = git::git(root, &["status", "--porcelain", "-z", "--untracked-files=normal"]);
+    let changed = changed.map_or(0, |list| {
+        list.split(|byte| *byte == 0)
+            .filter(|entry| !entry.is_empty())
+            .count()
+    });
+    if changed > 0 {
+        let files = if changed == 1 {
+            "1 file differs"
+        } else {
+            &format!("{changed} files differ")
+        };
+        found.why += &format!("\n{files} from the last commit: only what is committed is built");
+    }
+    Ok(found)
 }
 
 /// Looks at the tree of HEAD in the repository at `dir`, which the farm will know as `url`.
 fn detect(dir: &Path, url: &str, branch: Option<BranchName>, defaults: &Defaults) -> Result<Found, Failure> {
+    let upstream = ::git::Upstream::new(url);
+    let shown = upstream.address();
     if git::git(dir, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).is_err() {
         return Err(
-            Failure::new(format!("the repository `{url}` has no commit yet")).hint("commit something first")
+            Failure::new(format!("the repository `{shown}` has no commit yet"))
+                .hint("commit something first"),
         );
     }
     let listed = git::git(
@@ -210,26 +256,45 @@ fn detect(dir: &Path, url: &str, branch: Option<BranchName>, defaults: &Defaults
     };
     let all = config::detect(&files, &read);
     let Some(first) = all.first() else {
-        let told = config::nothing_detected(url);
+        let told = config::nothing_detected(shown);
         let (message, hint) = told.split_once('\n').unwrap_or((&told, ""));
         return Err(Failure::new(message).hint(hint));
     };
-    let name = repo_name(url);
+    let name = repo_name(shown);
     let config = Config::for_repository(&name, url, branch.as_ref(), first, defaults);
     let steps: Vec<&str> = first.steps.iter().map(|step| step.name.as_str()).collect();
     let follows = branch.map_or("its default branch".to_owned(), |branch| {
         format!("branch {branch}")
     });
+    let mut why = format!(
+        "building {shown}, {follows}; {}\nsteps: {} (`burrow check --print-detected` prints this as a {NAME})",
+        first.why,
+        steps.join(", ")
+    );
+    for program in missing_programs(&first.steps) {
+        why += &format!(
+            "\nthis machine has no `{program}`: the steps that run it will fail until it is installed"
+        );
+    }
     Ok(Found {
         config,
         reload: None,
-        why: format!(
-            "building {url}, {follows}; {}\nsteps: {} (`burrow check --print-detected` prints this as a {NAME})",
-            first.why,
-            steps.join(", ")
-        ),
+        why,
         notices: Vec::new(),
     })
+}
+
+/// Programs of the steps that are not to be found in PATH, each once.
+fn missing_programs(steps: &[config::Step]) -> BTreeSet<&str> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = |program: &str| std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
+    let programs = steps.iter().filter_map(|step| match &step.run {
+        config::Run::Args(args) => args.first().map(String::as_str),
+        config::Run::Shell(_) => None,
+    });
+    programs
+        .filter(|program| !program.contains('/') && !there(program))
+        .collect()
 }
 
 /// The last part of a path or address, as far as it makes a name.

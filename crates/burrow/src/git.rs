@@ -7,15 +7,25 @@ use crate::failure::Failure;
 /// Runs git and gives what it printed. It asks nobody for passwords and reads no configuration of
 /// a repository it does not stand in.
 pub fn git(dir: &Path, args: &[&str]) -> Result<Vec<u8>, Failure> {
-    run(dir, args, None)
+    run(dir, args, None, Vec::new())
+}
+
+/// The same with further variables: a login, which nobody else is to see.
+pub fn git_as(dir: &Path, args: &[&str], login: Vec<(&'static str, String)>) -> Result<Vec<u8>, Failure> {
+    run(dir, args, None, login)
 }
 
 /// The same with `input` on standard input.
 pub fn git_with_input(dir: &Path, args: &[&str], input: &[u8]) -> Result<Vec<u8>, Failure> {
-    run(dir, args, Some(input))
+    run(dir, args, Some(input), Vec::new())
 }
 
-fn run(dir: &Path, args: &[&str], input: Option<&[u8]>) -> Result<Vec<u8>, Failure> {
+fn run(
+    dir: &Path,
+    args: &[&str],
+    input: Option<&[u8]>,
+    further: Vec<(&'static str, String)>,
+) -> Result<Vec<u8>, Failure> {
     let cannot = |error: std::io::Error| {
         let failure = Failure::new(format!("cannot run git: {error}"));
         match error.kind() {
@@ -31,6 +41,7 @@ fn run(dir: &Path, args: &[&str], input: Option<&[u8]>) -> Result<Vec<u8>, Failu
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=20")
         .env("LC_ALL", "C")
+        .envs(further)
         .stdin(if input.is_some() {
             Stdio::piped()
         } else {

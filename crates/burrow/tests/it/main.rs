@@ -1,6 +1,8 @@
 //! The program as its users run it: `up --demo`, the clients, a kill, a clean end.
 
+mod bad_input;
 mod dial_in;
+mod farm;
 mod peers;
 mod reload;
 

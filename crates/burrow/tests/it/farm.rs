@@ -1,0 +1,211 @@
+//! A farm as a process of its own, and what its user does with it.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::until;
+
+/// A farm in a folder: state in `state`, what it says in `said`. Killed when dropped.
+pub struct Process {
+    pub child: Child,
+    dir: PathBuf,
+}
+
+impl Process {
+    /// Runs burrow with `args` in the folder `at`, until its pages are up.
+    pub fn start(dir: &Path, at: &Path, args: &[&str]) -> Process {
+        let mut process = Process::begin(dir, at, args);
+        until("the farm is up", || {
+            let ended = process.child.try_wait().expect("it can be waited for");
+            assert!(ended.is_none(), "it ended: {}", process.said());
+            process.state().join("server.json").exists().then_some(())
+        });
+        process
+    }
+
+    fn begin(dir: &Path, at: &Path, args: &[&str]) -> Process {
+        let said = File::create(dir.join("said")).expect("a file");
+        let child = Command::new(env!("CARGO_BIN_EXE_burrow"))
+            .args(args)
+            .arg("--state-dir")
+            .arg(dir.join("state"))
+            .current_dir(at)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env_remove("BURROW_TOKEN")
+            .env_remove("BURROW_SERVER")
+            .stdin(Stdio::null())
+            .stdout(said.try_clone().expect("a file"))
+            .stderr(said)
+            .spawn()
+            .expect("burrow starts");
+        Process {
+            child,
+            dir: dir.to_owned(),
+        }
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.dir.join("said")).unwrap_or_default()).into_owned()
+    }
+
+    /// Status and body of a page.
+    pub fn get(&self, path: &str) -> (u16, Vec<u8>) {
+        self.ask(&format!("GET {path}"), "")
+    }
+
+    pub fn ask(&self, line: &str, fields: &str) -> (u16, Vec<u8>) {
+        let told = fs::read(self.state().join("server.json")).expect("it is up");
+        let told: Value = serde_json::from_slice(&told).expect("JSON");
+        let host = told["url"]
+            .as_str()
+            .expect("an address")
+            .trim_start_matches("http://")
+            .to_owned();
+        let mut stream = TcpStream::connect(&host).expect("it listens");
+        write!(stream, "{line} HTTP/1.0\r\nHost: {host}\r\n{fields}\r\n").expect("it reads");
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("it answers");
+        let end = bytes
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .expect("a head");
+        let status = String::from_utf8_lossy(&bytes[9..12]).parse().expect("a status");
+        (status, bytes.split_off(end + 4))
+    }
+
+    pub fn json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path);
+        assert_eq!(status, 200, "{path}");
+        serde_json::from_slice(&body).unwrap_or_else(|why| panic!("{path} is no JSON: {why}"))
+    }
+
+    pub fn builds(&self, repo: &str) -> Vec<Value> {
+        let page = self.json(&format!("/builds.json?limit=200&repo={repo}"));
+        page["builds"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until the one newest build of the repository is done.
+    pub fn done(&self, repo: &str) -> Value {
+        until(&format!("the newest build of {repo} is done"), || {
+            let newest = self.builds(repo).into_iter().next()?;
+            let open = ["waiting", "running"]
+                .iter()
+                .any(|state| newest["status"] == **state);
+            (!open).then_some(newest)
+        })
+    }
+
+    /// What the status page says of something, and whether it is well.
+    pub fn health(&self, name: &str) -> (bool, String) {
+        let page = self.json("/status.json");
+        let item = page["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|item| item["name"] == name);
+        let item = item.unwrap_or_else(|| panic!("the status page says nothing of {name}: {page}"));
+        (
+            item["ok"] == true,
+            item["text"].as_str().unwrap_or_default().to_owned(),
+        )
+    }
+
+    pub fn log(&self, build: &Value) -> Vec<u8> {
+        let id = build["id"].to_string();
+        let out = crate::burrow(&self.state(), &["logs", &id]);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        out.stdout
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Cleanly, so that its buildlets end; one that does not listen is killed.
+        let term = Command::new("kill").arg(self.child.id().to_string()).status();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while term.as_ref().is_ok_and(|status| status.success())
+            && matches!(self.child.try_wait(), Ok(None))
+            && std::time::Instant::now() < deadline
+        {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What burrow says that ends by itself, and how it ends.
+pub fn refused(at: &Path, args: &[&str]) -> (i32, String) {
+    let out = Command::new(env!("CARGO_BIN_EXE_burrow"))
+        .args(args)
+        .current_dir(at)
+        .env_remove("BURROW_TOKEN")
+        .env_remove("BURROW_SERVER")
+        .output()
+        .expect("burrow runs");
+    let said = [out.stdout, out.stderr].concat();
+    (
+        out.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+pub fn git(dir: &Path, args: &[&str]) -> String {
+    git_with(dir, args, b"")
+}
+
+pub fn git_with(dir: &Path, args: &[&str], input: &[u8]) -> String {
+    let mut child = Command::new("git")
+        .args([
+            "-c",
+            "user.name=Ann",
+            "-c",
+            "user.email=ann@example.org",
+            "-c",
+            "init.defaultBranch=main",
+        ])
+        .args(args)
+        .current_dir(dir)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("git runs");
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(input)
+        .expect("it reads");
+    let out = child.wait_with_output().expect("git ends");
+    assert!(
+        out.status.success(),
+        "git {args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8_lossy(&out.stdout).trim().to_owned()
+}
+
+/// A repository of these files, committed once.
+pub fn repository(dir: &Path, files: &[(&str, &str)]) {
+    fs::create_dir_all(dir).expect("a folder");
+    git(dir, &["init", "-q"]);
+    for (path, text) in files {
+        let path = dir.join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    }
+    git(dir, &["add", "-A"]);
+    git(dir, &["commit", "-q", "--allow-empty", "-m", "one"]);
+}
