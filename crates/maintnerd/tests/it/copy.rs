@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::farm::{PATIENCE, Server, append, contents, copy_of, issue, served, update};
+use crate::farm::{PATIENCE, Server, append, bind_again, contents, copy_of, issue, served, update};
 
 /// Segments of a few records.
 const TARGET: u64 = 100;
@@ -302,17 +302,10 @@ async fn a_corpus_follows_a_log_over_a_restart_of_the_server_and_a_split() {
     let old = snapshot.borrow().clone().unwrap();
 
     // The server is gone for a while, and comes back with another log.
-    let address = farm.server.url.socket_addrs(|| None).unwrap()[0];
-    drop(farm.server);
+    let address = farm.server.stop();
     let other = Farm::start().await;
     other.append(&["X", "Y"]).await;
-    let listener = loop {
-        match tokio::net::TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(_) => tokio::task::yield_now().await,
-        }
-    };
-    let _server = Server::on(listener, |stop| served(&other.leader, stop));
+    let _server = Server::on(bind_again(address).await, |stop| served(&other.leader, stop));
     shown(&mut snapshot, 1, "X").await;
     let new = snapshot.borrow().clone().unwrap();
     assert!(new.corpus.repo("golang", "go").unwrap().issue(5).is_none());

@@ -1,5 +1,6 @@
 //! A leader with its server, as others see it.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -73,6 +74,23 @@ impl Server {
             axum::serve(listener, router(&stop)).with_graceful_shutdown(stop.clone().cancelled_owned());
         tokio::spawn(async move { serve.await.unwrap() });
         Server { url, stop }
+    }
+}
+
+impl Server {
+    /// Where it was; another can be there soon.
+    pub fn stop(self) -> SocketAddr {
+        self.url.socket_addrs(|| None).unwrap()[0]
+    }
+}
+
+/// Waits until the one who was there is gone.
+pub async fn bind_again(address: SocketAddr) -> TcpListener {
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(_) => tokio::task::yield_now().await,
+        }
     }
 }
 

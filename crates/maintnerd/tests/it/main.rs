@@ -3,4 +3,6 @@
 mod copy;
 mod farm;
 mod import;
+mod original;
+mod replay;
 mod serve;

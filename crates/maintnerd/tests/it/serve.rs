@@ -58,10 +58,7 @@ async fn the_index_lists_segments_as_the_original_does() {
     let expect = "[\n\t{\n\t\t\"number\": 0,\n\t\t\"size\": 145,\n\t\t\"sha224\": \"a06711825da704f57b80ab3c42473ce6813bfaf50f8d3773f9047e1d\",\n\t\t\"url\": \"logs/0\"\n\t}\n]";
     assert_eq!(
         (status, body.as_str()),
-        (
-            StatusCode::OK,
-            &*expect.escape_default().to_string().replace("\\\"", "\\\"")
-        )
+        (StatusCode::OK, &*expect.escape_default().to_string())
     );
     assert_eq!(
         (

@@ -1,0 +1,53 @@
+// Runs the original's maintner client of January 2019 for tests: follows the server at URL with the
+// folder CACHE, and says how much it knows; each line of standard input is one Update.
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io/ioutil"
+	"log"
+	"os"
+
+	"golang.org/x/build/maintner"
+)
+
+func main() {
+	log.SetOutput(ioutil.Discard)
+	corpus := new(maintner.Corpus)
+	must(corpus.Initialize(context.Background(), maintner.NewNetworkMutationSource(os.Args[1], os.Args[2])))
+	say(corpus)
+	asked := bufio.NewScanner(os.Stdin)
+	for asked.Scan() {
+		must(corpus.Update(context.Background()))
+		say(corpus)
+	}
+}
+
+func must(err error) {
+	if err != nil {
+		fmt.Println("error:", err)
+		os.Exit(1)
+	}
+}
+
+func say(corpus *maintner.Corpus) {
+	var issues, comments, events, changes, metas int
+	corpus.GitHub().ForeachRepo(func(repo *maintner.GitHubRepo) error {
+		return repo.ForeachIssue(func(issue *maintner.GitHubIssue) error {
+			issues++
+			issue.ForeachComment(func(*maintner.GitHubComment) error { comments++; return nil })
+			issue.ForeachEvent(func(*maintner.GitHubIssueEvent) error { events++; return nil })
+			return nil
+		})
+	})
+	corpus.Gerrit().ForeachProjectUnsorted(func(project *maintner.GerritProject) error {
+		return project.ForeachCLUnsorted(func(cl *maintner.GerritCL) error {
+			changes++
+			metas += len(cl.Metas)
+			return nil
+		})
+	})
+	fmt.Println("issues", issues, "comments", comments, "events", events, "changes", changes, "metas", metas)
+}
