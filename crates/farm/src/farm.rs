@@ -61,7 +61,8 @@ pub enum Input {
         by: String,
         finished: Option<RestoredBuild>,
     },
-    /// A person wants no attempt.
+    /// A person wants no attempt. Answered when none runs any more; to be told again after a restart before
+    /// that, and harmless to tell twice.
     Cancel {
         intent: i64,
         build: BuildId,
@@ -144,6 +145,8 @@ struct Running {
     machine: MachineId,
     started: Timestamp,
     runner: Runner,
+    /// Wishes of people to cancel it. Answered when it has ended: until then a restart must find them open.
+    cancels: BTreeSet<i64>,
 }
 
 struct Machine {
@@ -276,6 +279,7 @@ impl Farm {
                 machine: held.machine,
                 started: held.started,
                 runner,
+                cancels: BTreeSet::new(),
             });
         }
         self.cells
@@ -332,8 +336,11 @@ impl Farm {
     }
 
     /// Hands a waiting build to the scheduler, or ends it when the configuration has no place for it.
+    /// One that has got a machine by then, as another was handed in, is left alone.
     fn enqueue(&mut self, now: Now, id: BuildId, step: &mut Step) {
-        let Some(build) = self.builds.get(&id) else { return };
+        let Some(build) = self.builds.get(&id).filter(|build| build.running.is_none()) else {
+            return;
+        };
         let conf = self.config.builders.get(&build.builder);
         let planned = plan(&self.config, &build.repo, &build.builder, &build.commit);
         let (Some(conf), Some(_)) = (conf, planned) else {
@@ -410,6 +417,7 @@ impl Farm {
             machine,
             started: now.wall,
             runner,
+            cancels: BTreeSet::new(),
         });
         self.perform(now, id, actions, step);
     }
@@ -495,6 +503,18 @@ impl Farm {
             at,
             outcome: outcome.clone(),
         });
+        let cancelled = matches!(outcome, Outcome::Cancelled { .. });
+        for intent in running.cancels {
+            let answer = if cancelled {
+                "cancelled"
+            } else {
+                "it was about to end, and has"
+            };
+            self.answer(now, intent, answer, step);
+        }
+        let Some(build) = self.builds.get_mut(&id) else {
+            return;
+        };
         if let Some(host) = self.machines.get_mut(&running.machine) {
             host.held = None;
             if host.connected {
@@ -656,6 +676,8 @@ impl Farm {
                 self.take_up(now, stored, step);
                 "waiting for a machine"
             }
+            // It ended since the look that found it here: the next look brings it along.
+            (None, None) if id.0 <= self.last_build => return,
             (None, None) => "there is no such build",
         };
         if let Some(build) = self.builds.get(&id).filter(|build| build.running.is_none()) {
@@ -672,23 +694,19 @@ impl Farm {
     }
 
     fn cancel(&mut self, now: Now, intent: i64, id: BuildId, by: String, step: &mut Step) {
-        let attempt = self
-            .builds
-            .get(&id)
-            .map(|build| build.running.as_ref().map(|running| running.attempt));
-        let answer = match attempt {
-            None => "it has ended already",
-            Some(None) => {
-                self.schedule(now, schedule::Input::Withdrawn { build: id }, step);
-                self.done(now, id, Outcome::Cancelled { by }, step);
-                "cancelled"
-            }
-            Some(Some(attempt)) => {
-                self.attempt(now, attempt, runner::Input::Cancel { by }, step);
-                "cancelling"
-            }
+        let Some(build) = self.builds.get_mut(&id) else {
+            return self.answer(now, intent, "it has ended already", step);
         };
-        self.answer(now, intent, answer, step);
+        if let Some(running) = &mut build.running {
+            if running.cancels.insert(intent) {
+                let attempt = running.attempt;
+                self.attempt(now, attempt, runner::Input::Cancel { by }, step);
+            }
+            return;
+        }
+        self.schedule(now, schedule::Input::Withdrawn { build: id }, step);
+        self.done(now, id, Outcome::Cancelled { by }, step);
+        self.answer(now, intent, "cancelled", step);
     }
 
     fn answer(&mut self, now: Now, intent: i64, answer: &str, step: &mut Step) {

@@ -8,6 +8,8 @@
 mod farm;
 mod plan;
 mod restored;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use farm::{BACK_OFF, Effect, Farm, Input, RETRIES, Step, Want};
