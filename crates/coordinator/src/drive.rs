@@ -1,12 +1,12 @@
 //! Performs the farm core's effects on machines: one task for what an attempt does, one for a kill,
 //! one for a cleaning. Decides nothing; how it went goes back to the core as an input.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use blobs::{LogError, LogStore, LogWriter};
-use buildlet_api::{Client, PoolEvent, ProcessState, Upload};
+use buildlet_api::{CallError, Client, PoolEvent, ProcessState, Upload};
 use farm::{Effect, Input};
 use gitmirror::MirrorService;
 use ids::{AttemptId, GitHash, MachineId, RepoName, StepId};
@@ -41,8 +41,15 @@ pub struct Shared {
     pub machines: Links,
 }
 
-/// The machines that are connected; the pools' events fill it, the drivers look.
-pub type Links = Arc<std::sync::Mutex<BTreeMap<MachineId, Link>>>;
+/// Links of machines that came up and of which the core has not been told yet, oldest first.
+pub type Links = Arc<std::sync::Mutex<BTreeMap<MachineId, VecDeque<Link>>>>;
+
+/// What the core wants done, with the link it knew of when it decided. A machine that has come back since is
+/// another one: what was to be done may make no sense on it, or be done twice.
+pub struct Aimed {
+    link: Link,
+    effect: Effect,
+}
 
 #[derive(Clone)]
 pub struct Link {
@@ -53,15 +60,34 @@ pub struct Link {
     pub gone: CancellationToken,
 }
 
-#[derive(Default)]
 struct Machine {
+    link: Link,
     /// An attempt has been on it since it came up.
     used: bool,
-    generation: u64,
     /// The command that runs over its own connection, on machines that keep none.
     attached: Option<(StepId, CancellationToken)>,
     /// One task at a time touches the machine's working directory.
     turn: Arc<Mutex<()>>,
+}
+
+impl Machine {
+    fn new(link: Link) -> Machine {
+        Machine {
+            link,
+            used: false,
+            attached: None,
+            turn: Arc::default(),
+        }
+    }
+}
+
+fn machine_of(effect: &Effect) -> &MachineId {
+    let (Effect::Prepare { machine, .. }
+    | Effect::StartStep { machine, .. }
+    | Effect::FollowStep { machine, .. }
+    | Effect::KillStep { machine, .. }
+    | Effect::Release { machine }) = effect;
+    machine
 }
 
 impl Drivers {
@@ -73,37 +99,46 @@ impl Drivers {
         }
     }
 
-    /// Starts each; returns at once. The tasks end by themselves and are ended with this value.
-    pub fn perform(&mut self, effects: Vec<Effect>) {
-        while self.tasks.try_join_next().is_some() {}
-        for effect in effects {
-            self.perform_one(effect);
+    /// What the core is about to be told: a machine that comes up has a new link from here on.
+    pub fn heed(&mut self, input: &Input) {
+        match input {
+            Input::MachineUp { machine, .. } => {
+                let mut links = self.shared.machines.lock().expect("no holder panics");
+                let link = links.get_mut(machine).and_then(VecDeque::pop_front);
+                links.retain(|_, links| !links.is_empty());
+                if let Some(link) = link {
+                    self.machines.insert(machine.clone(), Machine::new(link));
+                }
+            }
+            Input::MachineDown { machine, .. } => drop(self.machines.remove(machine)),
+            _ => {}
         }
     }
 
-    fn perform_one(&mut self, effect: Effect) {
-        let (Effect::Prepare { machine, .. }
-        | Effect::StartStep { machine, .. }
-        | Effect::FollowStep { machine, .. }
-        | Effect::KillStep { machine, .. }
-        | Effect::Release { machine }) = &effect;
-        let machine = machine.clone();
-        let link = self
-            .shared
-            .machines
-            .lock()
-            .expect("no holder panics")
-            .get(&machine)
-            .cloned();
-        // Gone since the core decided: the pool's `Down` tells the core.
-        let Some(link) = link else { return };
-        let state = self.machines.entry(machine.clone()).or_default();
-        if state.generation != link.generation {
-            *state = Machine {
-                generation: link.generation,
-                ..Machine::default()
-            };
+    /// Those of the effects whose machine has a link by what the core knows.
+    pub fn aim(&self, effects: Vec<Effect>) -> Vec<Aimed> {
+        let aim = |effect: Effect| {
+            let link = self.machines.get(machine_of(&effect))?.link.clone();
+            Some(Aimed { link, effect })
+        };
+        effects.into_iter().filter_map(aim).collect()
+    }
+
+    /// Starts each; returns at once. The tasks end by themselves and are ended with this value.
+    pub fn perform(&mut self, effects: Vec<Aimed>) {
+        while self.tasks.try_join_next().is_some() {}
+        for aimed in effects {
+            self.perform_one(aimed);
         }
+    }
+
+    fn perform_one(&mut self, Aimed { link, effect }: Aimed) {
+        let machine = machine_of(&effect).clone();
+        // Gone since the core decided: the pool's `Down` tells the core.
+        let state = self.machines.get_mut(&machine);
+        let Some(state) = state.filter(|state| state.link.generation == link.generation) else {
+            return;
+        };
         let (shared, turn) = (self.shared.clone(), state.turn.clone());
         let gone = link.gone.clone();
         match effect {
@@ -306,18 +341,9 @@ async fn lost(shared: &Shared, step: StepId, detail: String) {
 }
 
 async fn release(shared: &Shared, link: &Link, machine: MachineId, halt: bool) {
-    if halt {
-        // One build for one registration: it ends itself, and comes back clean.
-        if let Err(why) = link.client.halt().await {
-            warn!(
-                "machine {machine} did not answer /halt: {:#}",
-                anyhow::Error::from(why)
-            );
-        }
-        return;
-    }
     let mut pause = Duration::from_secs(1);
-    while let Err(why) = link.client.remove_all(&["."]).await {
+    // Halted, it ends itself and comes back clean, one build for one registration: the pool says so.
+    while let Err(why) = cleaned(link, halt).await {
         warn!(
             "machine {machine} cannot be cleaned, trying again: {:#}",
             anyhow::Error::from(why)
@@ -325,7 +351,17 @@ async fn release(shared: &Shared, link: &Link, machine: MachineId, halt: bool) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(60));
     }
-    let _ = shared.inputs.send(Input::MachineFree { machine }).await;
+    if !halt {
+        let _ = shared.inputs.send(Input::MachineFree { machine }).await;
+    }
+}
+
+async fn cleaned(link: &Link, halt: bool) -> Result<(), CallError> {
+    if halt {
+        link.client.halt().await
+    } else {
+        link.client.remove_all(&["."]).await
+    }
 }
 
 /// Where a step's output goes: its log, and a sign of life to the core.
@@ -360,12 +396,13 @@ impl Sink {
         {
             let mut log = self.log.lock().await;
             let have = log.stream_offset();
-            let written = match at {
-                Some(at) if at > have => log.gap(at).await,
-                _ => Ok(()),
+            let place = runner::place(have, at.unwrap_or(have), piece.len());
+            let written = match place.gap_to {
+                Some(to) => log.gap(to).await,
+                None => Ok(()),
             };
             let written = match written {
-                Ok(()) => log.append(&piece).await,
+                Ok(()) => log.append(&piece[place.skip..]).await,
                 Err(why) => Err(why),
             };
             if let Err(why) = written {
@@ -401,6 +438,7 @@ pub async fn take_pool_events(
     links: Links,
     inputs: mpsc::Sender<Input>,
 ) {
+    let mut open: BTreeMap<MachineId, Link> = BTreeMap::new();
     while let Some(event) = events.recv().await {
         let input = match event {
             PoolEvent::Up {
@@ -419,11 +457,13 @@ pub async fn take_pool_events(
                     generation,
                     gone: CancellationToken::new(),
                 };
-                let old = links
+                links
                     .lock()
                     .expect("no holder panics")
-                    .insert(machine.clone(), link);
-                if let Some(old) = old {
+                    .entry(machine.clone())
+                    .or_default()
+                    .push_back(link.clone());
+                if let Some(old) = open.insert(machine.clone(), link) {
                     old.gone.cancel();
                     let why = "it registered anew".to_owned();
                     let down = Input::MachineDown {
@@ -455,11 +495,10 @@ pub async fn take_pool_events(
                 may_return,
                 generation,
             } => {
-                let mut links = links.lock().expect("no holder panics");
-                match links.get(&machine) {
+                match open.get(&machine) {
                     Some(link) if link.generation == generation => {
                         link.gone.cancel();
-                        links.remove(&machine);
+                        open.remove(&machine);
                     }
                     _ => continue,
                 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
-use farm::{Effect, Farm, Input, Want, Write};
+use farm::{Farm, Input, Want, Write};
 use ids::{Now, Timestamp};
 use store::read::{Intent, Wish};
 use store::{Store, StoreError};
@@ -12,13 +12,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::drive::Drivers;
+use crate::drive::{Aimed, Drivers};
 
 /// How many inputs are taken into one transaction at most.
 const BATCH: usize = 512;
 
-/// How often what waits is explained anew for the pages.
-const EXPLAIN_EVERY: Duration = Duration::from_millis(500);
+/// How often what waits is explained anew for the pages, and what people asked for is read.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Counts from the start of this process; reads the wall clock. The one clock of the coordinator.
 #[derive(Clone)]
@@ -70,28 +70,21 @@ pub struct Engine {
 pub async fn run(
     mut farm: Farm,
     first: farm::Step,
-    engine: Engine,
+    mut engine: Engine,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Engine {
-        store,
-        clock,
-        mut inputs,
-        mut drivers,
-        board,
-    } = engine;
-    commit(&store, &first.writes, &board, &stop).await?;
-    drivers.perform(first.effects);
-    let mut explained = Duration::ZERO;
-    let mut paused = None;
+    if commit(&engine.store, &first.writes, &engine.board, &stop).await? {
+        engine.drivers.perform(engine.drivers.aim(first.effects));
+    }
+    let (mut looked, mut paused) = (None, None);
     loop {
-        let now = clock.now();
-        if now.mono >= explained + EXPLAIN_EVERY {
-            explained = now.mono;
-            let trouble = read(&board).store_trouble.clone();
+        let now = engine.clock.now();
+        if looked.is_none_or(|looked| now.mono >= looked + LOOK_EVERY) {
+            looked = Some(now.mono);
+            let trouble = read(&engine.board).store_trouble.clone();
             let waiting = farm.explain(now);
             publish(
-                &board,
+                &engine.board,
                 Published {
                     waiting,
                     at: now.wall,
@@ -99,39 +92,55 @@ pub async fn run(
                     store_trouble: trouble,
                 },
             );
+            // Wishes are a turn of their own, and the first one: whatever machines report may end what they are about.
+            let wishes = wishes(&farm, &engine.store).await;
+            engine.turn(&mut farm, wishes, &mut paused, &stop).await?;
         }
         let due = farm
             .next_deadline(now)
             .unwrap_or(Duration::MAX)
-            .min(now.mono + EXPLAIN_EVERY);
+            .min(now.mono + LOOK_EVERY);
         let wait = due.saturating_sub(now.mono).max(Duration::from_millis(1));
         let mut batch = Vec::new();
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            count = inputs.recv_many(&mut batch, BATCH) => {
+            count = engine.inputs.recv_many(&mut batch, BATCH) => {
                 anyhow::ensure!(count > 0, "every sender of inputs is gone");
             }
             () = tokio::time::sleep(wait) => batch.push(Input::Tick),
         }
-        if explained == now.mono {
-            batch.extend(wishes(&farm, &store).await);
-        }
-        let (mut writes, mut effects): (Vec<Write>, Vec<Effect>) = (Vec::new(), Vec::new());
+        engine.turn(&mut farm, batch, &mut paused, &stop).await?;
+    }
+}
+
+impl Engine {
+    /// Decides, writes, and then does.
+    async fn turn(
+        &mut self,
+        farm: &mut Farm,
+        batch: Vec<Input>,
+        paused: &mut Option<String>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let (mut writes, mut effects): (Vec<Write>, Vec<Aimed>) = (Vec::new(), Vec::new());
         for mut input in batch {
             match &mut input {
-                Input::Paused { why } => paused = Some(why.clone()),
-                Input::Resumed => paused = None,
-                Input::Wanted(wants) => *wants = unbuilt(&store, std::mem::take(wants)).await,
+                Input::Paused { why } => *paused = Some(why.clone()),
+                Input::Resumed => *paused = None,
+                Input::Wanted(wants) => *wants = unbuilt(&self.store, std::mem::take(wants)).await,
                 _ => {}
             }
-            let step = farm.handle(clock.now(), input);
+            self.drivers.heed(&input);
+            let step = farm.handle(self.clock.now(), input);
             writes.extend(step.writes);
-            effects.extend(step.effects);
+            effects.extend(self.drivers.aim(step.effects));
         }
         log(&writes);
-        commit(&store, &writes, &board, &stop).await?;
-        drivers.perform(effects);
+        if commit(&self.store, &writes, &self.board, stop).await? {
+            self.drivers.perform(effects);
+        }
+        Ok(())
     }
 }
 
@@ -188,15 +197,16 @@ async fn unbuilt(store: &Store, wants: Vec<Want>) -> Vec<Want> {
     missing
 }
 
-/// Commits, waiting for a store that is out of reach: nothing is shown or done before.
+/// Commits, waiting for a store that is out of reach: nothing is shown or done before. `false`: told to stop, and
+/// nothing may be done.
 async fn commit(
     store: &Store,
     writes: &[Write],
     board: &Board,
     stop: &CancellationToken,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     if writes.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let mut pause = Duration::from_millis(50);
     loop {
@@ -206,7 +216,7 @@ async fn commit(
                     info!("the store takes writes again");
                     set_trouble(board, None);
                 }
-                return Ok(());
+                return Ok(true);
             }
             Err(StoreError::Conflict(what)) => {
                 error!("the store refused what can never be: {what}");
@@ -219,7 +229,7 @@ async fn commit(
             }
         }
         tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return Ok(false),
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
         }
     }

@@ -4,11 +4,13 @@
 //! that order: a caller commits every [`Action::Record`] before it performs what follows it.
 //! Start reading there.
 
+mod place; // where output goes in a step's log
 mod plan;
 mod state;
 #[cfg(test)]
 mod tests;
 
+pub use place::{Place, place};
 pub use plan::{Command, Plan, StepPlan};
 pub use state::{Action, Input, REATTACH, Record, Runner, STOP_GRACE};
 
