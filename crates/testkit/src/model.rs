@@ -1,23 +1,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use farm::{Restored, RestoredAttempt, RestoredBuild, RestoredStep, Write};
-use ids::{AttemptId, BuildId, BuilderName, GitHash, HostType, MachineId, RepoName, StepId, Timestamp};
-use runner::{Outcome, Plan};
+use ids::{AttemptId, BuildId, BuilderName, GitHash, HostType, MachineId, RepoName, Timestamp};
+use runner::{InfraCause, Outcome, Plan};
 
 /// What must never happen, in words, with where it did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation(pub String);
 
-fn broken<T>(what: impl Into<String>) -> Result<T, Violation> {
+pub(crate) fn broken<T>(what: impl Into<String>) -> Result<T, Violation> {
     Err(Violation(what.into()))
 }
 
 /// The farm store as it should behave: small, in memory, and strict about every transition.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
+    /// Of the one repository there is.
+    cells: BTreeMap<(GitHash, BuilderName), BuildId>,
     pub builds: BTreeMap<BuildId, ModelBuild>,
     pub leases: BTreeMap<MachineId, AttemptId>,
-    pub connected: BTreeSet<MachineId>,
     pub answered: BTreeSet<i64>,
 }
 
@@ -46,14 +47,22 @@ pub struct ModelAttempt {
 }
 
 impl Model {
-    /// All of `writes` or none, as a transaction.
+    /// A violation is the end of the world: what was applied before it stays.
     pub fn apply(&mut self, writes: &[Write]) -> Result<(), Violation> {
-        let mut next = self.clone();
-        for write in writes {
-            next.apply_one(write)?;
-        }
-        *self = next;
-        Ok(())
+        writes.iter().try_for_each(|write| self.apply_one(write))
+    }
+
+    pub fn build_of(&self, commit: &GitHash, builder: &BuilderName) -> Option<&ModelBuild> {
+        let id = self.cells.get(&(commit.clone(), builder.clone()))?;
+        self.builds.get(id)
+    }
+
+    /// The attempt, while it runs.
+    pub fn running(&self, id: AttemptId) -> Option<&ModelAttempt> {
+        let attempts = &self.builds.get(&id.build)?.attempts;
+        attempts
+            .get(id.n as usize - 1)
+            .filter(|attempt| attempt.outcome.is_none())
     }
 
     fn attempt(&mut self, id: AttemptId) -> Result<&mut ModelAttempt, Violation> {
@@ -68,10 +77,8 @@ impl Model {
     fn apply_one(&mut self, write: &Write) -> Result<(), Violation> {
         match write {
             Write::BuildCreated(new) => {
-                let cell = |build: &ModelBuild| {
-                    (&build.repo, &build.commit, &build.builder) == (&new.repo, &new.commit, &new.builder)
-                };
-                if self.builds.contains_key(&new.build) || self.builds.values().any(cell) {
+                let cell = (new.commit.clone(), new.builder.clone());
+                if self.builds.contains_key(&new.build) || self.cells.insert(cell, new.build).is_some() {
                     return broken(format!("build {} was created twice", new.build));
                 }
                 let build = ModelBuild {
@@ -173,7 +180,13 @@ impl Model {
                 if stored.attempts.last().is_some_and(|last| last.outcome.is_none()) {
                     return broken(format!("build {build} waits while an attempt runs"));
                 }
-                stored.asked += u32::from(why.starts_with("asked for by"));
+                let asked = why.starts_with("asked for by");
+                let last = stored.attempts.last().and_then(|last| last.outcome.as_ref());
+                let counted = matches!(last, Some(Outcome::Infra { cause, .. }) if *cause != InfraCause::CoordinatorRestart);
+                if counted && !asked && *tries_left >= stored.tries_left {
+                    return broken(format!("build {build} lost an attempt, and it was not counted"));
+                }
+                stored.asked += u32::from(asked);
                 stored.requested = *since;
                 stored.not_before = *not_before;
                 stored.tries_left = *tries_left;
@@ -208,12 +221,7 @@ impl Model {
                     return broken(format!("build {build} was run to a result {results} times"));
                 }
             }
-            Write::MachineUp { machine, .. } => {
-                self.connected.insert(machine.clone());
-            }
-            Write::MachineDown { machine, .. } => {
-                self.connected.remove(machine);
-            }
+            Write::MachineUp { .. } | Write::MachineDown { .. } => {}
             Write::IntentDone { intent, .. } => {
                 if !self.answered.insert(*intent) {
                     return broken(format!("intent {intent} was answered twice"));
@@ -259,19 +267,5 @@ fn restored(id: BuildId, build: &ModelBuild) -> RestoredBuild {
             plan: attempt.plan.clone(),
             steps: attempt.steps.clone(),
         }),
-    }
-}
-
-/// Commands as the machines saw them: none may be started twice, by anybody, ever.
-#[derive(Debug, Clone, Default)]
-pub struct Starts(BTreeSet<StepId>);
-
-impl Starts {
-    pub fn start(&mut self, step: StepId) -> Result<(), Violation> {
-        if self.0.insert(step) {
-            Ok(())
-        } else {
-            broken(format!("the command of step {step} was started twice"))
-        }
     }
 }
