@@ -1,13 +1,20 @@
+mod loans;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use config::Config;
-use ids::{AttemptId, BuildId, BuilderName, GitHash, HostType, MachineId, Now, RepoName, StepId, Timestamp};
+use ids::{
+    AttemptId, BuildId, BuilderName, GitHash, HostType, LoanId, MachineId, Now, RepoName, StepId, Timestamp,
+};
 use runner::{InfraCause, Outcome, Record, Runner, StepPlan};
 use schedule::{Class, Request, Scheduler, Waiting};
 
-use crate::{MachineFacts, NewBuild, Restored, RestoredBuild, Write, plan};
+use crate::{Loan, MachineFacts, NewBuild, Restored, RestoredBuild, Write, plan};
+
+use loans::Asked;
+pub use loans::{IDLE_LIMIT, MOST_LOANS, Ticket, WaitingLoan};
 
 /// How often an infra attempt is tried again by itself before the build ends as infra.
 pub const RETRIES: u32 = 3;
@@ -68,6 +75,25 @@ pub enum Input {
         build: BuildId,
         by: String,
     },
+    /// Somebody wants a machine such as `builder` has, for themselves. Answered by [`Effect::Lent`] or
+    /// [`Effect::NotLent`], once.
+    Borrow {
+        ticket: Ticket,
+        owner: String,
+        builder: BuilderName,
+    },
+    /// Whoever asked so is gone.
+    Unask {
+        ticket: Ticket,
+    },
+    /// Its owner does something with the machine.
+    LoanUsed {
+        loan: LoanId,
+    },
+    LoanReturned {
+        loan: LoanId,
+        by: String,
+    },
     Paused {
         why: String,
     },
@@ -101,7 +127,20 @@ pub enum Effect {
         step: StepId,
         machine: MachineId,
     },
-    /// No attempt holds the machine: clean it and answer [`Input::MachineFree`].
+    /// The machine is the asker's; nothing of ours runs on it.
+    Lent {
+        ticket: Ticket,
+        loan: Loan,
+    },
+    NotLent {
+        ticket: Ticket,
+        why: String,
+    },
+    /// Its owner reaches the machine no more, whatever is under way.
+    CutLoan {
+        loan: LoanId,
+    },
+    /// Nobody holds the machine: clean it and answer [`Input::MachineFree`].
     Release {
         machine: MachineId,
     },
@@ -121,7 +160,9 @@ pub struct Farm {
     /// Unfinished builds by cell, so that no cell gets two.
     cells: BTreeSet<(RepoName, GitHash, BuilderName)>,
     machines: BTreeMap<MachineId, Machine>,
+    loans: BTreeMap<LoanId, Asked>,
     usual: BTreeMap<(RepoName, BuilderName), Duration>,
+    /// The number last given to a build or a loan.
     last_build: u64,
 }
 
@@ -152,8 +193,15 @@ struct Running {
 struct Machine {
     host_type: HostType,
     connected: bool,
-    /// The attempt that holds it.
-    held: Option<BuildId>,
+    held: Option<Holder>,
+}
+
+/// Whose a machine is.
+#[derive(Clone, Copy)]
+enum Holder {
+    /// Its running attempt's.
+    Build(BuildId),
+    Loan(LoanId),
 }
 
 impl Farm {
@@ -169,6 +217,7 @@ impl Farm {
             builds: BTreeMap::new(),
             cells: BTreeSet::new(),
             machines: BTreeMap::new(),
+            loans: BTreeMap::new(),
             usual: BTreeMap::new(),
             last_build: restored.last_build,
         };
@@ -179,6 +228,9 @@ impl Farm {
             if farm.builds.get(&id).is_some_and(|build| build.running.is_none()) {
                 farm.enqueue(now, id, &mut step);
             }
+        }
+        for loan in restored.loans {
+            farm.restore_loan(now, loan);
         }
         (farm, step)
     }
@@ -209,6 +261,14 @@ impl Farm {
                 finished,
             } => self.retry(now, intent, build, by, finished, &mut step),
             Input::Cancel { intent, build, by } => self.cancel(now, intent, build, by, &mut step),
+            Input::Borrow {
+                ticket,
+                owner,
+                builder,
+            } => self.borrow(now, ticket, owner, builder, &mut step),
+            Input::Unask { ticket } => self.unask(now, ticket, &mut step),
+            Input::LoanUsed { loan } => self.loan_used(now, loan, &mut step),
+            Input::LoanReturned { loan, by } => self.loan_returned(now, loan, &by, &mut step),
             Input::Paused { why } => self.schedule(now, schedule::Input::Paused { why }, &mut step),
             Input::Resumed => self.schedule(now, schedule::Input::Resumed, &mut step),
             Input::Tick => self.tick(now, &mut step),
@@ -222,12 +282,18 @@ impl Farm {
             .builds
             .values()
             .filter_map(|build| build.running.as_ref()?.runner.next_deadline());
-        runners.chain(self.scheduler.next_deadline(now)).min()
+        let loans = self.loans.values().filter_map(Asked::ends);
+        runners
+            .chain(loans)
+            .chain(self.scheduler.next_deadline(now))
+            .min()
     }
 
-    /// All that waits, in order, each with its reason.
-    pub fn explain(&self, now: Now) -> Vec<Waiting> {
-        self.scheduler.explain(now)
+    /// All that waits, in order, each with its reason: builds, and loans apart.
+    pub fn explain(&self, now: Now) -> (Vec<Waiting>, Vec<WaitingLoan>) {
+        let mut waiting = self.scheduler.explain(now);
+        let loans = self.take_loans(&mut waiting);
+        (waiting, loans)
     }
 
     /// Whether the build is unfinished, and so this core's to decide about.
@@ -271,7 +337,7 @@ impl Farm {
             let machine = Machine {
                 host_type: held.host_type,
                 connected: false,
-                held: Some(stored.build),
+                held: Some(Holder::Build(stored.build)),
             };
             self.machines.insert(held.machine.clone(), machine);
             build.running = Some(Running {
@@ -299,6 +365,7 @@ impl Farm {
         for id in waiting {
             self.enqueue(now, id, step);
         }
+        self.configure_loans(now, step);
     }
 
     fn want(&mut self, now: Now, want: Want, step: &mut Step) {
@@ -371,9 +438,16 @@ impl Farm {
     fn schedule(&mut self, now: Now, input: schedule::Input, step: &mut Step) {
         for action in self.scheduler.handle(now, input) {
             match action {
-                schedule::Action::Assign { build, machine } => self.assign(now, build, machine, step),
+                schedule::Action::Assign { build, machine } => match self.as_loan(build) {
+                    Some(loan) => self.lend(now, loan, machine, step),
+                    None => self.assign(now, build, machine, step),
+                },
                 schedule::Action::GiveUp { build, waited } => {
                     let detail = format!("no machine took it in {} min", waited.as_secs() / 60);
+                    if let Some(loan) = self.as_loan(build) {
+                        self.refuse_loan(loan, detail, step);
+                        continue;
+                    }
                     self.done(
                         now,
                         build,
@@ -402,7 +476,7 @@ impl Farm {
             build: id,
             n: build.attempts,
         };
-        host.held = Some(id);
+        host.held = Some(Holder::Build(id));
         let host_type = host.host_type.clone();
         step.writes.push(Write::AttemptStarted {
             attempt,
@@ -579,8 +653,13 @@ impl Farm {
             held,
         };
         self.machines.insert(machine.clone(), fresh);
-        let Some((id, running)) = held.and_then(|id| Some((id, self.builds.get_mut(&id)?.running.as_mut()?)))
-        else {
+        if let Some(Holder::Loan(loan)) = held {
+            return self.lent_machine_up(now, loan, machine, host_type, resumable, step);
+        }
+        let Some((id, running)) = held.and_then(|held| match held {
+            Holder::Build(id) => Some((id, self.builds.get_mut(&id)?.running.as_mut()?)),
+            Holder::Loan(_) => None,
+        }) else {
             // Whatever an earlier attempt left there is cleaned before anything is assigned.
             step.effects.push(Effect::Release { machine });
             return;
@@ -628,14 +707,23 @@ impl Farm {
             },
             step,
         );
-        let attempt = held.and_then(|id| Some(self.builds.get(&id)?.running.as_ref()?.attempt));
-        if let Some(attempt) = attempt {
-            let event = if may_return {
-                runner::Input::LinkLost
-            } else {
-                runner::Input::MachineGone { why }
-            };
-            self.attempt(now, attempt, event, step);
+        match held {
+            Some(Holder::Build(id)) => {
+                let running = self.builds.get(&id).and_then(|build| build.running.as_ref());
+                if let Some(attempt) = running.map(|running| running.attempt) {
+                    let event = if may_return {
+                        runner::Input::LinkLost
+                    } else {
+                        runner::Input::MachineGone { why }
+                    };
+                    self.attempt(now, attempt, event, step);
+                }
+            }
+            // One that may return stays lent: until it does, or the loan's time is up.
+            Some(Holder::Loan(loan)) if !may_return => {
+                self.end_loan(now, loan, format!("its machine was lost: {why}"), step);
+            }
+            Some(Holder::Loan(_)) | None => {}
         }
         self.machines
             .retain(|_, host| host.connected || host.held.is_some());
@@ -728,6 +816,7 @@ impl Farm {
         for attempt in due {
             self.attempt(now, attempt, runner::Input::Tick, step);
         }
+        self.end_idle_loans(now, step);
         self.schedule(now, schedule::Input::Tick, step);
     }
 }

@@ -12,7 +12,9 @@ mod restored;
 mod tests;
 mod write;
 
-pub use farm::{BACK_OFF, Effect, Farm, Input, RETRIES, Step, Want};
+pub use farm::{
+    BACK_OFF, Effect, Farm, IDLE_LIMIT, Input, MOST_LOANS, RETRIES, Step, Ticket, WaitingLoan, Want,
+};
 pub use plan::plan;
 pub use restored::{Restored, RestoredAttempt, RestoredBuild, RestoredStep};
-pub use write::{MachineFacts, NewBuild, Write};
+pub use write::{Loan, MachineFacts, NewBuild, Write};

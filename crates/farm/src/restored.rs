@@ -1,12 +1,16 @@
 use ids::{AttemptId, BuildId, BuilderName, GitHash, HostType, MachineId, RepoName, Timestamp};
 use runner::Plan;
 
+use crate::Loan;
+
 /// Everything unfinished that the store holds: what a coordinator starts from.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Restored {
-    /// The highest number ever given to a build; 0 if none.
+    /// The highest number ever given to a build or a loan; 0 if none.
     pub last_build: u64,
     pub builds: Vec<RestoredBuild>,
+    /// Those that hold a machine.
+    pub loans: Vec<Loan>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

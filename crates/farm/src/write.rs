@@ -1,4 +1,6 @@
-use ids::{AttemptId, BuildId, BuilderName, GitHash, HostType, MachineId, RepoName, StepId, Timestamp};
+use ids::{
+    AttemptId, BuildId, BuilderName, GitHash, HostType, LoanId, MachineId, RepoName, StepId, Timestamp,
+};
 use runner::{Outcome, Plan};
 
 /// One change to the farm store. All writes of one [`crate::Step`] are committed together, before
@@ -58,6 +60,18 @@ pub enum Write {
         at: Timestamp,
         why: String,
     },
+    /// Takes the machine's lease, as [`Write::AttemptStarted`] does.
+    LoanStarted(Loan),
+    LoanRenewed {
+        loan: LoanId,
+        expires: Timestamp,
+    },
+    /// Gives the lease back.
+    LoanEnded {
+        loan: LoanId,
+        at: Timestamp,
+        why: String,
+    },
     /// The wish of a person, taken from the store's intents, has been dealt with.
     IntentDone {
         intent: i64,
@@ -75,6 +89,22 @@ pub struct NewBuild {
     /// When it was found to be wanted: its place in line.
     pub requested: Timestamp,
     pub tries_left: u32,
+}
+
+/// A machine lent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loan {
+    pub loan: LoanId,
+    /// `user-amy-linux-amd64-0`: its owner, its builder, and the smallest number that no other one has.
+    pub name: String,
+    /// `user-amy`
+    pub owner: String,
+    pub builder: BuilderName,
+    pub host_type: HostType,
+    pub machine: MachineId,
+    pub since: Timestamp,
+    /// When it ends unless it is used.
+    pub expires: Timestamp,
 }
 
 /// What a machine says of itself when it comes up; shown, never decided on.

@@ -10,5 +10,5 @@ mod time;
 
 pub use hash::{BadHash, GitHash};
 pub use name::{BadName, BranchName, BuilderName, HostType, MachineId, RecipeName, RepoName};
-pub use number::{AttemptId, BadNumber, BuildId, StepId};
+pub use number::{AttemptId, BadNumber, BuildId, LoanId, StepId};
 pub use time::{Now, Timestamp};

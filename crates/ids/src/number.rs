@@ -21,6 +21,10 @@ pub struct StepId {
     pub index: u32,
 }
 
+/// One machine lent to one person. Counted together with builds: a number is one or the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LoanId(pub u64);
+
 /// What is no such number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{found}` is not {wanted}")]
@@ -30,6 +34,12 @@ pub struct BadNumber {
 }
 
 impl fmt::Display for BuildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for LoanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }

@@ -6,7 +6,7 @@ use runner::{Outcome, Plan};
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 
 use crate::rows::{int, outcome_columns, placeholders, text};
-use crate::{Store, StoreError, plan};
+use crate::{Store, StoreError, loans, plan};
 
 /// Builds created by one statement. A new branch creates as many as it has builders times commits.
 const BATCH: usize = 50;
@@ -106,6 +106,9 @@ impl Apply {
                 facts,
             } => self.machine_up(machine, host_type, *at, facts).await,
             Write::MachineDown { machine, at, why } => self.machine_down(machine, *at, why).await,
+            Write::LoanStarted(loan) => loans::started(&mut self.tx, loan).await,
+            Write::LoanRenewed { loan, expires } => loans::renewed(&mut self.tx, *loan, *expires).await,
+            Write::LoanEnded { loan, at, why } => loans::ended(&mut self.tx, *loan, *at, why).await,
             Write::IntentDone { intent, at, answer } => self.intent_done(*intent, *at, answer).await,
         }
     }
@@ -508,7 +511,7 @@ fn step_key(step: StepId) -> (i64, i64, i64) {
     )
 }
 
-fn expect_one(rows: u64, otherwise: impl FnOnce() -> String) -> Result<(), StoreError> {
+pub(crate) fn expect_one(rows: u64, otherwise: impl FnOnce() -> String) -> Result<(), StoreError> {
     if rows == 1 {
         Ok(())
     } else {

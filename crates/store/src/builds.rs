@@ -9,7 +9,7 @@ use sqlx::{Any, AssertSqlSafe, Transaction};
 
 use crate::read::{AttemptRow, BuildDetail, BuildFilter, BuildRow, MachineRow, Status, StepRow};
 use crate::rows::{self, Columns, build_columns, commit_columns, damaged, int};
-use crate::{Store, StoreError, plan};
+use crate::{Store, StoreError, loans, plan};
 
 /// Read by [`attempt`], in this order.
 const ATTEMPT: &str = "SELECT n, machine, host_type, started, ended, plan, outcome, outcome_step, outcome_cause, \
@@ -42,7 +42,9 @@ impl Store {
     pub async fn unfinished(&self) -> Result<Restored, StoreError> {
         self.within(async {
             let mut tx = self.snapshot().await?;
-            let last = sqlx::query("SELECT COALESCE(MAX(id), 0) FROM builds")
+            let last = sqlx::query(
+                "SELECT COALESCE(MAX(id), 0) FROM (SELECT id FROM builds UNION ALL SELECT id FROM loans) numbered",
+            )
                 .fetch_one(&mut *tx)
                 .await?;
             let last_build = Columns::of(&last).count()?;
@@ -55,7 +57,12 @@ impl Store {
                 let id = Columns::of(row).build_id()?;
                 builds.extend(restored(&mut tx, id).await?);
             }
-            Ok(Restored { last_build, builds })
+            let loans = loans::restored(&mut tx).await?;
+            Ok(Restored {
+                last_build,
+                builds,
+                loans,
+            })
         })
         .await
     }

@@ -12,6 +12,7 @@ mod apply; // the writes of the farm core, one transaction each
 mod builds; // builds, attempts, machines as readers see them
 mod error;
 mod history; // repositories, branches, commits, the grid
+mod loans; // machines lent to people
 mod open;
 mod plan; // the stored form of an attempt's plan
 pub mod read;

@@ -12,12 +12,20 @@ use tokio::sync::watch;
 use crate::{Engine, OpenError, Shared, Store, StoreError};
 
 /// Schema changes in order. A released one is never edited, only followed.
-const MIGRATIONS: [Schema; 1] = [Schema {
-    version: 1,
-    about: "farm",
-    sqlite: include_str!("../migrations/sqlite/0001_farm.sql"),
-    postgres: include_str!("../migrations/postgres/0001_farm.sql"),
-}];
+const MIGRATIONS: [Schema; 2] = [
+    Schema {
+        version: 1,
+        about: "farm",
+        sqlite: include_str!("../migrations/sqlite/0001_farm.sql"),
+        postgres: include_str!("../migrations/postgres/0001_farm.sql"),
+    },
+    Schema {
+        version: 2,
+        about: "loans",
+        sqlite: include_str!("../migrations/sqlite/0002_loans.sql"),
+        postgres: include_str!("../migrations/postgres/0002_loans.sql"),
+    },
+];
 
 /// Marks a SQLite file as a farm store: `burw`.
 const APPLICATION_ID: i64 = 0x6275_7277;

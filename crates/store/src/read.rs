@@ -160,6 +160,17 @@ pub struct MachineRow {
     pub running: Option<AttemptId>,
 }
 
+/// One machine lent, at present or once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoanRow {
+    pub loan: farm::Loan,
+    /// Who wants it to end.
+    pub return_by: Option<String>,
+    pub ended: Option<Timestamp>,
+    /// Why it ended; empty until then.
+    pub why: String,
+}
+
 /// Which builds to list; all that are given must hold.
 #[derive(Debug, Clone, Default)]
 pub struct BuildFilter {

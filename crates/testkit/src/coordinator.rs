@@ -133,6 +133,7 @@ impl World<'_> {
         match self.fault {
             Some(Fault::ForgetNumbers) => restored.last_build = 0,
             Some(Fault::ForgetWaiting) => restored.builds.retain(|build| build.running.is_some()),
+            Some(Fault::ForgetLoans) => restored.loans.clear(),
             Some(Fault::ForgetLeases) => restored.builds.iter_mut().for_each(|build| build.running = None),
             _ => {}
         }
@@ -323,11 +324,16 @@ impl World<'_> {
 
     fn aim(&self, effects: Vec<Effect>) -> Vec<Aimed> {
         let aim = |effect: Effect| {
-            let (Effect::Prepare { machine, .. }
-            | Effect::StartStep { machine, .. }
-            | Effect::FollowStep { machine, .. }
-            | Effect::KillStep { machine, .. }
-            | Effect::Release { machine }) = &effect;
+            let machine = match &effect {
+                Effect::Prepare { machine, .. }
+                | Effect::StartStep { machine, .. }
+                | Effect::FollowStep { machine, .. }
+                | Effect::KillStep { machine, .. }
+                | Effect::Release { machine } => machine,
+                Effect::Lent { loan, .. } => &loan.machine,
+                // Between the coordinator and whoever asked.
+                Effect::NotLent { .. } | Effect::CutLoan { .. } => return None,
+            };
             let n = self.index(machine);
             let generation = *self.coordinator.as_ref()?.links.get(&n)?;
             Some(Aimed {
@@ -486,6 +492,16 @@ impl World<'_> {
             Effect::FollowStep { step, .. } => self.call(n, Request::Follow { step, offset: 0 }),
             Effect::KillStep { step, .. } if self.hosts[n].resumable() => self.call(n, Request::Kill(step)),
             Effect::KillStep { step, .. } => self.kill_attached(n, step),
+            Effect::Lent { loan, .. } => {
+                if !self.store.all_loans.contains(&loan.loan) {
+                    return broken(format!("{} was lent before it was written", loan.name));
+                }
+                self.account.loans += 1;
+                if let Some(coordinator) = &mut self.coordinator {
+                    coordinator.used.insert(n);
+                }
+            }
+            Effect::NotLent { .. } | Effect::CutLoan { .. } => {}
             Effect::Release { .. } => {
                 let used = self
                     .coordinator

@@ -42,6 +42,8 @@ pub enum Fault {
     ForgetWaiting,
     /// A restart forgets which machine is held by which attempt.
     ForgetLeases,
+    /// A restart forgets which machines are lent.
+    ForgetLoans,
     /// A build that a slow comparison found missing is made though it is there by then.
     StaleWants,
     /// A cancelled attempt is answered for when its end begins.
@@ -49,7 +51,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 22] = [
+    pub const ALL: [Fault; 23] = [
         Fault::EffectsFirst,
         Fault::DropBuildDone,
         Fault::DropAttemptEnded,
@@ -70,6 +72,7 @@ impl Fault {
         Fault::ForgetNumbers,
         Fault::ForgetWaiting,
         Fault::ForgetLeases,
+        Fault::ForgetLoans,
         Fault::StaleWants,
         Fault::AnswerCancelEarly,
     ];

@@ -48,11 +48,12 @@ pub struct Account {
     pub store_refusals: usize,
     pub configurations: usize,
     pub clock_jumps: usize,
+    pub loans: usize,
 }
 
 impl Account {
     /// Each number with its name, in words.
-    pub fn lines(&self) -> [(&'static str, usize); 16] {
+    pub fn lines(&self) -> [(&'static str, usize); 17] {
         [
             ("builds", self.builds),
             ("attempts", self.attempts),
@@ -70,11 +71,13 @@ impl Account {
             ("refusals of the store", self.store_refusals),
             ("changes of the configuration", self.configurations),
             ("jumps of the clock", self.clock_jumps),
+            ("loans", self.loans),
         ]
     }
 
     pub fn add(&mut self, other: &Account) {
         self.builds += other.builds;
+        self.loans += other.loans;
         self.attempts += other.attempts;
         self.passed += other.passed;
         self.failed += other.failed;

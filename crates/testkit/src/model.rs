@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use farm::{Restored, RestoredAttempt, RestoredBuild, RestoredStep, Write};
-use ids::{AttemptId, BuildId, BuilderName, GitHash, HostType, MachineId, RepoName, Timestamp};
+use farm::{Loan, Restored, RestoredAttempt, RestoredBuild, RestoredStep, Write};
+use ids::{AttemptId, BuildId, BuilderName, GitHash, HostType, LoanId, MachineId, RepoName, Timestamp};
 use runner::{InfraCause, Outcome, Plan};
 
 /// What must never happen, in words, with where it did.
@@ -18,8 +18,18 @@ pub struct Model {
     /// Of the one repository there is.
     cells: BTreeMap<(GitHash, BuilderName), BuildId>,
     pub builds: BTreeMap<BuildId, ModelBuild>,
-    pub leases: BTreeMap<MachineId, AttemptId>,
+    pub leases: BTreeMap<MachineId, Holder>,
+    pub loans: BTreeMap<LoanId, Loan>,
+    /// Ended ones too.
+    pub all_loans: BTreeSet<LoanId>,
     pub answered: BTreeSet<i64>,
+}
+
+/// Whose a machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    Attempt(AttemptId),
+    Loan(LoanId),
 }
 
 #[derive(Debug, Clone)]
@@ -78,7 +88,9 @@ impl Model {
         match write {
             Write::BuildCreated(new) => {
                 let cell = (new.commit.clone(), new.builder.clone());
-                if self.builds.contains_key(&new.build) || self.cells.insert(cell, new.build).is_some() {
+                let number =
+                    self.builds.contains_key(&new.build) || self.all_loans.contains(&LoanId(new.build.0));
+                if number || self.cells.insert(cell, new.build).is_some() {
                     return broken(format!("build {} was created twice", new.build));
                 }
                 let build = ModelBuild {
@@ -101,11 +113,7 @@ impl Model {
                 at,
                 plan,
             } => {
-                if let Some(other) = self.leases.insert(machine.clone(), *attempt) {
-                    return broken(format!(
-                        "machine {machine} was given to {attempt} while {other} held it"
-                    ));
-                }
+                self.lease(machine, Holder::Attempt(*attempt))?;
                 let Some(build) = self.builds.get_mut(&attempt.build) else {
                     return broken(format!("attempt {attempt} of an unknown build"));
                 };
@@ -163,7 +171,7 @@ impl Model {
                 }
                 stored.outcome = Some(outcome.clone());
                 let machine = stored.machine.clone();
-                if self.leases.remove(&machine) != Some(*attempt) {
+                if self.leases.remove(&machine) != Some(Holder::Attempt(*attempt)) {
                     return broken(format!("attempt {attempt} ended without holding {machine}"));
                 }
             }
@@ -222,6 +230,31 @@ impl Model {
                 }
             }
             Write::MachineUp { .. } | Write::MachineDown { .. } => {}
+            Write::LoanStarted(loan) => {
+                self.lease(&loan.machine, Holder::Loan(loan.loan))?;
+                if !self.all_loans.insert(loan.loan) || self.builds.contains_key(&BuildId(loan.loan.0)) {
+                    return broken(format!("the number of loan {} was given before", loan.loan));
+                }
+                if self.loans.values().any(|other| other.name == loan.name) {
+                    return broken(format!("two loans are called {}", loan.name));
+                }
+                self.loans.insert(loan.loan, loan.clone());
+            }
+            Write::LoanRenewed { loan, expires } => match self.loans.get_mut(loan) {
+                Some(loan) => loan.expires = *expires,
+                None => return broken(format!("loan {loan} was renewed after its end")),
+            },
+            Write::LoanEnded { loan, why, .. } => {
+                let Some(ended) = self.loans.remove(loan) else {
+                    return broken(format!("loan {loan} ended twice"));
+                };
+                if why.is_empty() {
+                    return broken(format!("loan {loan} ended without a reason"));
+                }
+                if self.leases.remove(&ended.machine) != Some(Holder::Loan(*loan)) {
+                    return broken(format!("loan {loan} ended without holding {}", ended.machine));
+                }
+            }
             Write::IntentDone { intent, .. } => {
                 if !self.answered.insert(*intent) {
                     return broken(format!("intent {intent} was answered twice"));
@@ -231,12 +264,27 @@ impl Model {
         Ok(())
     }
 
+    fn lease(&mut self, machine: &MachineId, holder: Holder) -> Result<(), Violation> {
+        match self.leases.insert(machine.clone(), holder) {
+            Some(other) => broken(format!(
+                "machine {machine} was given to {holder:?} while {other:?} held it"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// What a coordinator starts from.
     pub fn restored(&self) -> Restored {
         let unfinished = self.builds.iter().filter(|(_, build)| build.done.is_none());
         Restored {
-            last_build: self.builds.keys().next_back().map_or(0, |id| id.0),
+            last_build: self
+                .builds
+                .keys()
+                .next_back()
+                .map_or(0, |id| id.0)
+                .max(self.all_loans.last().map_or(0, |loan| loan.0)),
             builds: unfinished.map(|(id, build)| restored(*id, build)).collect(),
+            loans: self.loans.values().cloned().collect(),
         }
     }
 

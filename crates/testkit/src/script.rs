@@ -34,6 +34,8 @@ pub enum Happening {
     /// A person asks for one of the builds that exist by then.
     Retry(u64),
     Cancel(u64),
+    /// Somebody wants a machine; whoever has one uses it, gives it back or forgets it.
+    Borrow(u64),
     /// The configuration changes: a builder is there or not, and runs so many at once.
     Configure {
         builder: usize,
@@ -157,6 +159,10 @@ impl Script {
         for _ in 0..random.below(2) {
             let low = away(&mut random);
             script.at(&mut random, Happening::DiskLow { low });
+        }
+        for _ in 0..random.below(12) {
+            let what = random.draw();
+            script.at(&mut random, Happening::Borrow(what));
         }
         script.events.sort_by_key(|(at, _)| *at);
         script

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use config::{Builder, Config, Policy, Pool, Recipe, Repo, Run, StoreUrl};
 use farm::{Want, Write};
-use ids::{BuildId, BuilderName, GitHash, HostType, MachineId, Now, RepoName, StepId, Timestamp};
+use ids::{BuildId, BuilderName, GitHash, HostType, LoanId, MachineId, Now, RepoName, StepId, Timestamp};
 use runner::Outcome;
 
 use crate::coordinator::{Coordinator, Reply, Request};
@@ -282,6 +282,7 @@ impl<'a> World<'a> {
     fn at_rest(&self) -> bool {
         self.coordinator.is_some()
             && self.wishes.is_empty()
+            && self.store.loans.is_empty()
             && self.hosts.iter().all(|host| host.up)
             && self.wanted().iter().all(|want| self.is_built(want))
             && self.store.builds.values().all(|build| build.done.is_some())
@@ -317,8 +318,8 @@ impl<'a> World<'a> {
         if let Some((id, _)) = self.store.builds.iter().find(|(_, build)| build.done.is_none()) {
             return broken(format!("build {id} never ended"));
         }
-        if let Some((machine, attempt)) = self.store.leases.first_key_value() {
-            return broken(format!("{attempt} holds {machine} for ever"));
+        if let Some((machine, holder)) = self.store.leases.first_key_value() {
+            return broken(format!("{holder:?} holds {machine} for ever"));
         }
         if let Some(wish) = self.wishes.keys().next() {
             return broken(format!("what a person asked for, {wish}, was never answered"));
@@ -526,6 +527,7 @@ impl<'a> World<'a> {
             }
             Happening::Retry(which) => self.wish(which, Wish::Retry),
             Happening::Cancel(which) => self.wish(which, Wish::Cancel),
+            Happening::Borrow(what) => self.borrow(what),
             Happening::Configure {
                 builder,
                 there,
@@ -616,6 +618,39 @@ impl<'a> World<'a> {
             }
         }
         Ok(())
+    }
+
+    fn borrow(&mut self, what: u64) {
+        let mut random = Random::keyed(what, &[7]);
+        let loans: Vec<LoanId> = self.store.loans.keys().copied().collect();
+        for loan in loans {
+            match random.below(3) {
+                0 => self.input(farm::Input::LoanUsed { loan }),
+                1 => self.input(farm::Input::LoanReturned {
+                    loan,
+                    by: "ann".to_owned(),
+                }),
+                _ => {}
+            }
+        }
+        let Some(builder) = self
+            .config
+            .builders
+            .keys()
+            .nth(random.below(BUILDERS as u64) as usize)
+            .cloned()
+        else {
+            return;
+        };
+        let (ticket, owner) = (farm::Ticket(self.number()), format!("user-{}", random.below(2)));
+        self.input(farm::Input::Borrow {
+            ticket,
+            owner,
+            builder,
+        });
+        if random.chance(20) {
+            self.input(farm::Input::Unask { ticket });
+        }
     }
 
     fn wish(&mut self, which: u64, wish: impl FnOnce(BuildId) -> Wish) {

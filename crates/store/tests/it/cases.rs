@@ -3,7 +3,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use farm::Write;
-use ids::{BuildId, HostType, RepoName};
+use ids::{BuildId, HostType, LoanId, RepoName};
 use runner::{InfraCause, Outcome};
 use store::read::{BuildFilter, BuildState, Role, Status, Wish};
 use store::{BranchChange, Store, StoreError};
@@ -33,6 +33,7 @@ cases![
     commits_are_found_by_hash_and_words,
     repositories_tell_how_fresh_they_are,
     wishes_are_kept_until_done,
+    a_lent_machine_is_nobody_elses_until_it_is_given_back,
     tokens_open_until_revoked_or_expired,
     keys_open_for_one_host_type,
     logs_expire_after_their_attempt,
@@ -889,6 +890,50 @@ async fn wishes_are_kept_until_done(store: Store) {
         store.intent_answer(one).await.unwrap(),
         Some((at(3), "cancelled".to_owned()))
     );
+}
+
+async fn a_lent_machine_is_nobody_elses_until_it_is_given_back(store: Store) {
+    with_history(&store, 1).await;
+    apply(&store, &[created(1, 0, "linux"), lent(2, "m1", 1)]).await;
+    let restored = store.unfinished().await.unwrap();
+    assert_eq!(restored.last_build, 2, "builds and loans are counted together");
+    assert_eq!(
+        vec![lent(2, "m1", 1)],
+        [Write::LoanStarted(restored.loans[0].clone())]
+    );
+    conflict(store.apply(&[started(1, 1, "m1", 2)]).await, "machine `m1`");
+    conflict(store.apply(&[lent(3, "m1", 2)]).await, "it is somebody else's");
+    conflict(store.apply(&[lent(4, "m2", 2)]).await, "another one called");
+    apply(&store, &[lent(5, "m2", 2), renewed(2, 60)]).await;
+    let names = async || {
+        let rows = store.loans().await.unwrap();
+        rows.into_iter()
+            .map(|row| (row.loan.name, row.loan.expires, row.return_by))
+            .collect::<Vec<_>>()
+    };
+    let (even, odd) = ("user-amy-linux-0".to_owned(), "user-amy-linux-1".to_owned());
+    assert_eq!(
+        names().await,
+        [(even, at(1860), None), (odd.clone(), at(1802), None)]
+    );
+
+    // Wanted back first by ann: hers is the name that is kept.
+    assert!(store.return_loan(LoanId(2), "ann").await.unwrap());
+    assert!(store.return_loan(LoanId(2), "bob").await.unwrap());
+    assert_eq!(
+        store.returned_loans().await.unwrap(),
+        [(LoanId(2), "ann".to_owned())]
+    );
+    apply(&store, &[given_back(2, 70)]).await;
+    assert!(!store.return_loan(LoanId(2), "ann").await.unwrap());
+    assert_eq!(store.returned_loans().await.unwrap(), []);
+    assert_eq!(names().await, [(odd, at(1802), None)]);
+    let row = store.loan("user-amy-linux-0").await.unwrap().unwrap();
+    assert_eq!((row.ended, row.why.as_str()), (Some(at(70)), "given back by amy"));
+    assert_eq!(store.loan("user-bob-linux-0").await.unwrap(), None);
+    conflict(store.apply(&[renewed(2, 80)]).await, "it has ended");
+    conflict(store.apply(&[given_back(2, 80)]).await, "it has");
+    apply(&store, &[started(1, 1, "m1", 80)]).await;
 }
 
 async fn tokens_open_until_revoked_or_expired(store: Store) {

@@ -37,6 +37,21 @@ async fn raw(path: &Path, sql: &'static str) {
     conn.close().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_store_of_the_first_version_moves_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("old.db");
+    let url = format!("sqlite:{}?mode=rwc", path.display());
+    let mut conn = SqliteConnection::connect(&url).await.unwrap();
+    let first = include_str!("../../migrations/sqlite/0001_farm.sql");
+    first_migration(first).run(&mut conn).await.unwrap();
+    conn.execute(ONE_ATTEMPT).await.unwrap();
+    // What marks the file as a farm store.
+    conn.execute("PRAGMA application_id = 1651864183").await.unwrap();
+    conn.close().await.unwrap();
+    keeps_its_attempt(open(&path).await.unwrap()).await;
+}
+
 /// A store with some history, closed.
 async fn filled(path: &Path) {
     let store = open(path).await.unwrap();
@@ -145,7 +160,11 @@ async fn a_file_that_cannot_serve_is_refused_and_left_as_it_is() {
     assert!(matches!(refused(&path("ro")).await, OpenError::ReadOnly { .. }));
 
     filled(&path("new")).await;
-    raw(&path("new"), "UPDATE _sqlx_migrations SET version = 99").await;
+    raw(
+        &path("new"),
+        "UPDATE _sqlx_migrations SET version = 99 WHERE version = 2",
+    )
+    .await;
     assert!(matches!(
         refused(&path("new")).await,
         OpenError::Newer { found: 99, .. }

@@ -48,4 +48,5 @@ async fn the_contract_holds_on_postgres() {
     })
     .await;
     cluster::opens_and_refuses(&cluster).await;
+    cluster::a_store_of_the_first_version_moves_on(&cluster).await;
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use farm::{Restored, RestoredAttempt, RestoredBuild, RestoredStep, Write};
-use ids::{AttemptId, BuildId, BuilderName, GitHash, MachineId};
+use farm::{Loan, Restored, RestoredAttempt, RestoredBuild, RestoredStep, Write};
+use ids::{AttemptId, BuildId, BuilderName, GitHash, LoanId, MachineId};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -17,9 +17,18 @@ use crate::world::*;
 struct Model {
     builds: BTreeMap<BuildId, Build>,
     cells: BTreeSet<(GitHash, BuilderName)>,
-    leases: BTreeMap<MachineId, AttemptId>,
+    leases: BTreeMap<MachineId, Holder>,
+    loans: BTreeMap<LoanId, Loan>,
+    /// Ended ones too.
+    used_loans: BTreeSet<LoanId>,
     /// By name: whether it is connected.
     machines: BTreeMap<MachineId, bool>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Holder {
+    Attempt(AttemptId),
+    Loan(LoanId),
 }
 
 #[derive(Clone)]
@@ -28,7 +37,7 @@ struct Build {
     status: Status,
 }
 
-/// Applies 400 transactions of one to three random writes; both sides must agree after each.
+/// Applies 600 transactions of one to three random writes; both sides must agree after each.
 pub async fn run(store: &Store, seed: u8) {
     with_history(store, 4).await;
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
@@ -39,7 +48,7 @@ pub async fn run(store: &Store, seed: u8) {
         },
         rng,
     );
-    let transactions = prop::collection::vec(prop::collection::vec(write(), 1..4), 400);
+    let transactions = prop::collection::vec(prop::collection::vec(write(), 1..4), 600);
     let mut model = Model::default();
     let mut accepted = 0;
     for writes in transactions.new_tree(&mut random).unwrap().current() {
@@ -74,7 +83,15 @@ pub async fn run(store: &Store, seed: u8) {
         .collect();
     assert_eq!(found, model.machines);
     for row in machines {
-        assert_eq!(row.running, model.leases.get(&row.machine).copied());
+        let attempt = model
+            .leases
+            .get(&row.machine)
+            .copied()
+            .and_then(|holder| match holder {
+                Holder::Attempt(attempt) => Some(attempt),
+                Holder::Loan(_) => None,
+            });
+        assert_eq!(row.running, attempt);
     }
 }
 
@@ -93,7 +110,7 @@ fn write() -> impl Strategy<Value = Write> {
         Just(Outcome::Cancelled { by: "ada".to_owned() }),
     ];
     (
-        0..10,
+        0..14,
         1..4_u64,
         0..5_u64,
         1..4_u32,
@@ -114,7 +131,10 @@ fn write() -> impl Strategy<Value = Write> {
                 6 => waiting(build, secs, n),
                 7 => done(build, secs, outcome),
                 8 => up(&on, secs),
-                _ => down(&on, secs),
+                9 => down(&on, secs),
+                10 | 11 => lent(100 + secs as u64 % 6, &on, secs),
+                12 => renewed(100 + secs as u64 % 6, secs),
+                _ => given_back(100 + secs as u64 % 6, secs),
             }
         })
 }
@@ -168,7 +188,7 @@ impl Model {
                 if build.status != Status::Waiting || build.restored.attempts + 1 != attempt.n || !free {
                     return false;
                 }
-                self.leases.insert(machine.clone(), *attempt);
+                self.leases.insert(machine.clone(), Holder::Attempt(*attempt));
                 build.status = Status::Running;
                 build.restored.attempts += 1;
                 build.restored.not_before = None;
@@ -273,6 +293,25 @@ impl Model {
                 .get_mut(machine)
                 .map(|connected| *connected = false)
                 .is_some(),
+            Write::LoanStarted(loan) => {
+                let double = self.loans.values().any(|other| other.name == loan.name);
+                let used = self.used_loans.contains(&loan.loan);
+                if double || used || self.leases.contains_key(&loan.machine) {
+                    return false;
+                }
+                self.leases.insert(loan.machine.clone(), Holder::Loan(loan.loan));
+                self.used_loans.insert(loan.loan);
+                self.loans.insert(loan.loan, loan.clone());
+                true
+            }
+            Write::LoanRenewed { loan, expires } => {
+                let loan = self.loans.get_mut(loan);
+                loan.map(|loan| loan.expires = *expires).is_some()
+            }
+            Write::LoanEnded { loan, .. } => match self.loans.remove(loan) {
+                Some(loan) => self.leases.remove(&loan.machine).is_some(),
+                None => false,
+            },
             Write::IntentDone { .. } => false,
         }
     }
@@ -288,8 +327,16 @@ impl Model {
             .values()
             .filter(|build| matches!(build.status, Status::Waiting | Status::Running));
         Restored {
-            last_build: self.builds.keys().last().map_or(0, |build| build.0),
+            last_build: self
+                .used_loans
+                .last()
+                .map(|loan| loan.0)
+                .into_iter()
+                .chain(self.builds.keys().last().map(|build| build.0))
+                .max()
+                .unwrap_or(0),
             builds: open.map(|build| build.restored.clone()).collect(),
+            loans: self.loans.values().cloned().collect(),
         }
     }
 }

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use farm::{MachineFacts, NewBuild, Write};
+use farm::{Loan, MachineFacts, NewBuild, Write};
 use ids::{
-    AttemptId, BranchName, BuildId, BuilderName, GitHash, HostType, MachineId, RepoName, StepId, Timestamp,
+    AttemptId, BranchName, BuildId, BuilderName, GitHash, HostType, LoanId, MachineId, RepoName, StepId,
+    Timestamp,
 };
 use runner::{Command, InfraCause, Outcome, Plan, StepPlan};
-use store::Store;
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 use store::read::CommitRow;
+use store::{Store, StoreError};
 
 pub fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(secs)
@@ -75,6 +78,71 @@ pub fn plan() -> Plan {
         source_dir: "src".to_owned(),
         steps: vec![step("build"), step("test")],
         limit: Duration::from_secs(3600),
+    }
+}
+
+/// The schema of the first release, as its migrator left it.
+pub fn first_migration(sql: &'static str) -> Migrator {
+    let simple = MigrationType::Simple;
+    let first = Migration::new(1, "farm".into(), simple, sql.into_sql_str(), false);
+    Migrator::with_migrations(vec![first])
+}
+
+/// Build 1 runs as attempt 1.1 on m1, in the tables of the first release.
+pub const ONE_ATTEMPT: &str = r#"
+    INSERT INTO commits VALUES ('widget', '0000000000000000000000000000000000001000', '', 'A', 'a@b', 0, 0, 't', 't', 't');
+    INSERT INTO builds (id, repo, commit_hash, builder, requested, state, since, why, tries_left, machine, attempts,
+        asked_after, passed, failed, took, outcome_detail)
+        VALUES (1, 'widget', '0000000000000000000000000000000000001000', 'linux', 0, 'running', 0, '', 3, 'm1', 1, 0, 0, 0, 0, '');
+    INSERT INTO attempts (build, n, machine, host_type, started, plan, outcome_detail)
+        VALUES (1, 1, 'm1', 'linux', 0, '{"source_dir":"src","limit_ms":1,"steps":[]}', '');
+    INSERT INTO leases VALUES ('m1', 1, 1, 0);
+    UPDATE build_counts SET n = 1 WHERE state = 'running';
+"#;
+
+/// Of [`ONE_ATTEMPT`]: it is taken up, and its machine is not to be had.
+pub async fn keeps_its_attempt(store: Store) {
+    let restored = store.unfinished().await.unwrap();
+    let running = restored.builds[0].running.as_ref().expect("it runs");
+    assert_eq!(
+        (running.attempt, &running.machine),
+        (attempt(1, 1), &machine("m1"))
+    );
+    assert!(matches!(
+        store.apply(&[lent(9, "m1", 1)]).await,
+        Err(StoreError::Conflict(_))
+    ));
+    store.apply(&[ended(1, 1, 1, Outcome::Passed)]).await.unwrap();
+    store.apply(&[lent(9, "m1", 1)]).await.unwrap();
+    store.close().await;
+}
+
+/// A loan of `on` to `user-amy`; odd and even ones have a name each.
+pub fn lent(loan: u64, on: &str, secs: i64) -> Write {
+    Write::LoanStarted(Loan {
+        loan: LoanId(loan),
+        name: format!("user-amy-linux-{}", loan % 2),
+        owner: "user-amy".to_owned(),
+        builder: builder("linux"),
+        host_type: host(),
+        machine: machine(on),
+        since: at(secs),
+        expires: at(secs + 1800),
+    })
+}
+
+pub fn renewed(loan: u64, secs: i64) -> Write {
+    Write::LoanRenewed {
+        loan: LoanId(loan),
+        expires: at(secs + 1800),
+    }
+}
+
+pub fn given_back(loan: u64, secs: i64) -> Write {
+    Write::LoanEnded {
+        loan: LoanId(loan),
+        at: at(secs),
+        why: "given back by amy".to_owned(),
     }
 }
 
