@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join_all;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -49,6 +49,9 @@ pub struct Server {
     pub router: Router,
     /// Exact paths whose first request goes to `raw` with its connection: `/reverse`, `/revdial`.
     pub raw_paths: Vec<String>,
+    /// First requests with this header go there too, whatever their path. On a connection that has carried another one,
+    /// or in HTTP/2, they are answered 421.
+    pub raw_header: Option<HeaderName>,
     pub raw: Arc<dyn RawHandler>,
     pub limits: Limits,
 }
@@ -245,7 +248,9 @@ fn late(what: &str) -> io::Error {
 
 fn is_raw(head: &Parsed, shared: &Shared) -> bool {
     let path = head.target.split('?').next().unwrap_or_default();
+    let named = shared.server.raw_header.as_ref();
     shared.server.raw_paths.iter().any(|raw| raw == path)
+        || named.is_some_and(|name| head.headers.contains_key(name))
 }
 
 /// Reads until the first head is whole, the limit is met or the peer is done.
@@ -304,7 +309,11 @@ async fn raw(head: Parsed, mut stream: RawStream, info: ConnectionInfo, shared: 
 }
 
 async fn http1(stream: RawStream, info: ConnectionInfo, shared: &Shared) -> io::Result<()> {
-    let service = service(shared.server.router.clone(), info);
+    let service = service(
+        shared.server.router.clone(),
+        shared.server.raw_header.clone(),
+        info,
+    );
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(NEXT_HEAD_LIMIT)
@@ -319,7 +328,11 @@ async fn http1(stream: RawStream, info: ConnectionInfo, shared: &Shared) -> io::
 }
 
 async fn http2(stream: RawStream, info: ConnectionInfo, shared: &Shared) -> io::Result<()> {
-    let service = service(shared.server.router.clone(), info);
+    let service = service(
+        shared.server.router.clone(),
+        shared.server.raw_header.clone(),
+        info,
+    );
     let serving = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(20))
@@ -337,6 +350,7 @@ async fn http2(stream: RawStream, info: ConnectionInfo, shared: &Shared) -> io::
 
 fn service(
     router: Router,
+    raw_header: Option<HeaderName>,
     info: ConnectionInfo,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
@@ -346,7 +360,19 @@ fn service(
 > + Clone {
     hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(info);
+        let raw = raw_header
+            .as_ref()
+            .is_some_and(|name| request.headers().contains_key(name));
         let mut router = router.clone();
-        async move { router.call(request.map(Body::new)).await }
+        async move {
+            if raw {
+                let mut refused = Response::new(Body::from(
+                    "such requests need an HTTP/1.1 connection of their own\n",
+                ));
+                *refused.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+                return Ok(refused);
+            }
+            router.call(request.map(Body::new)).await
+        }
     })
 }

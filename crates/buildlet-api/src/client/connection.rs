@@ -87,6 +87,10 @@ impl Peer {
         }
     }
 
+    pub fn authorization(&self) -> Option<HeaderValue> {
+        self.authorization.clone()
+    }
+
     pub fn gone(&self, request: &'static str, source: io::Error) -> CallError {
         CallError::Gone {
             host: self.host.clone(),
@@ -151,21 +155,23 @@ impl Inner {
     }
 
     pub async fn connect(&self, request: &'static str) -> Result<Connection, CallError> {
-        let connecting = async {
-            let stream = self.peer.connect.connect().await?;
-            let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(io_error)?;
-            let driver = tokio::spawn(async move {
-                // How a connection ended is told to whoever waits for an answer on it.
-                let _ = driver.await;
-            });
-            Ok(Connection {
-                sender,
-                _driver: AbortOnDrop(driver),
-            })
-        };
-        let connected = timeout(CONNECT_LIMIT, connecting).await;
-        let connected = connected.map_err(|_| self.peer.timeout(request, CONNECT_LIMIT))?;
-        connected.map_err(|source| self.peer.gone(request, source))
+        let stream = self.dial(request).await?;
+        let shaken = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, driver) = shaken.map_err(|error| self.peer.gone(request, io_error(error)))?;
+        let driver = tokio::spawn(async move {
+            // How a connection ended is told to whoever waits for an answer on it.
+            let _ = driver.await;
+        });
+        Ok(Connection {
+            sender,
+            _driver: AbortOnDrop(driver),
+        })
+    }
+
+    pub async fn dial(&self, request: &'static str) -> Result<BoxedStream, CallError> {
+        let dialed = timeout(CONNECT_LIMIT, self.peer.connect.connect()).await;
+        let dialed = dialed.map_err(|_| self.peer.timeout(request, CONNECT_LIMIT))?;
+        dialed.map_err(|source| self.peer.gone(request, source))
     }
 
     fn keep(&self, connection: Connection) {

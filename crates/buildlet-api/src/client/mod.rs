@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use ids::MachineId;
 use serde::Deserialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -100,6 +100,12 @@ impl Client {
     /// Where the buildlet is, for people.
     pub fn address(&self) -> String {
         self.0.address()
+    }
+
+    /// A connection for somebody else's requests, and the header `Authorization` that they need, if any. 30 s.
+    pub async fn dial(&self) -> Result<(BoxedStream, Option<HeaderValue>), CallError> {
+        let stream = self.0.dial("a request passed on").await?;
+        Ok((stream, self.0.peer.authorization()))
     }
 
     /// Who the buildlet says it is; also the heartbeat. 20 s in all.
