@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
 use crate::answer::{Next, after_exec, after_follow, after_start, exec_spec, prepare_failed};
+use crate::gomote::Desk;
 
 /// How often a step that prints is reported as alive; its silence limit is counted in minutes.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
@@ -39,15 +40,21 @@ pub struct Shared {
     pub max_log: u64,
     pub mirror: Arc<MirrorService>,
     pub machines: Links,
+    pub connected: Connected,
+    pub desk: Desk,
 }
 
 /// Links of machines that came up and of which the core has not been told yet, oldest first.
 pub type Links = Arc<std::sync::Mutex<BTreeMap<MachineId, VecDeque<Link>>>>;
 
+/// The machines that are connected by what the core knows; the drivers fill it, and who passes requests on looks.
+pub type Connected = Arc<std::sync::Mutex<BTreeMap<MachineId, Link>>>;
+
 /// What the core wants done, with the link it knew of when it decided. A machine that has come back since is
 /// another one: what was to be done may make no sense on it, or be done twice.
 pub struct Aimed {
-    link: Link,
+    /// `None`: it concerns no machine.
+    link: Option<Link>,
     effect: Effect,
 }
 
@@ -81,13 +88,16 @@ impl Machine {
     }
 }
 
-fn machine_of(effect: &Effect) -> &MachineId {
-    let (Effect::Prepare { machine, .. }
-    | Effect::StartStep { machine, .. }
-    | Effect::FollowStep { machine, .. }
-    | Effect::KillStep { machine, .. }
-    | Effect::Release { machine }) = effect;
-    machine
+/// On which machine something is done.
+fn machine_of(effect: &Effect) -> Option<&MachineId> {
+    match effect {
+        Effect::Prepare { machine, .. }
+        | Effect::StartStep { machine, .. }
+        | Effect::FollowStep { machine, .. }
+        | Effect::KillStep { machine, .. }
+        | Effect::Release { machine } => Some(machine),
+        Effect::Lent { .. } | Effect::NotLent { .. } | Effect::CutLoan { .. } => None,
+    }
 }
 
 impl Drivers {
@@ -106,11 +116,21 @@ impl Drivers {
                 let mut links = self.shared.machines.lock().expect("no holder panics");
                 let link = links.get_mut(machine).and_then(VecDeque::pop_front);
                 links.retain(|_, links| !links.is_empty());
+                drop(links);
                 if let Some(link) = link {
+                    let mut connected = self.shared.connected.lock().expect("no holder panics");
+                    connected.insert(machine.clone(), link.clone());
                     self.machines.insert(machine.clone(), Machine::new(link));
                 }
             }
-            Input::MachineDown { machine, .. } => drop(self.machines.remove(machine)),
+            Input::MachineDown { machine, .. } => {
+                self.machines.remove(machine);
+                self.shared
+                    .connected
+                    .lock()
+                    .expect("no holder panics")
+                    .remove(machine);
+            }
             _ => {}
         }
     }
@@ -118,7 +138,10 @@ impl Drivers {
     /// Those of the effects whose machine has a link by what the core knows.
     pub fn aim(&self, effects: Vec<Effect>) -> Vec<Aimed> {
         let aim = |effect: Effect| {
-            let link = self.machines.get(machine_of(&effect))?.link.clone();
+            let link = match machine_of(&effect) {
+                Some(machine) => Some(self.machines.get(machine)?.link.clone()),
+                None => None,
+            };
             Some(Aimed { link, effect })
         };
         effects.into_iter().filter_map(aim).collect()
@@ -127,13 +150,18 @@ impl Drivers {
     /// Starts each; returns at once. The tasks end by themselves and are ended with this value.
     pub fn perform(&mut self, effects: Vec<Aimed>) {
         while self.tasks.try_join_next().is_some() {}
-        for aimed in effects {
-            self.perform_one(aimed);
+        for Aimed { link, effect } in effects {
+            match link {
+                Some(link) => self.perform_on(link, effect),
+                None => self.perform_at_desk(effect),
+            }
         }
     }
 
-    fn perform_one(&mut self, Aimed { link, effect }: Aimed) {
-        let machine = machine_of(&effect).clone();
+    fn perform_on(&mut self, link: Link, effect: Effect) {
+        let Some(machine) = machine_of(&effect).cloned() else {
+            return;
+        };
         // Gone since the core decided: the pool's `Down` tells the core.
         let state = self.machines.get_mut(&machine);
         let Some(state) = state.filter(|state| state.link.generation == link.generation) else {
@@ -142,6 +170,7 @@ impl Drivers {
         let (shared, turn) = (self.shared.clone(), state.turn.clone());
         let gone = link.gone.clone();
         match effect {
+            Effect::Lent { .. } | Effect::NotLent { .. } | Effect::CutLoan { .. } => {}
             Effect::Prepare {
                 attempt,
                 repo,
@@ -203,6 +232,33 @@ impl Drivers {
                 };
                 self.spawn(gone, work.instrument(span));
             }
+        }
+    }
+
+    /// What concerns no machine, but those who borrow.
+    fn perform_at_desk(&mut self, effect: Effect) {
+        let desk = &self.shared.desk;
+        match effect {
+            Effect::Lent { ticket, loan } => {
+                if let Some(state) = self.machines.get_mut(&loan.machine) {
+                    state.used = true;
+                }
+                if !desk.answer(ticket, Ok(loan)) {
+                    let inputs = self.shared.inputs.clone();
+                    self.tasks.spawn(async move {
+                        let _ = inputs.send(Input::Unask { ticket }).await;
+                    });
+                }
+            }
+            Effect::NotLent { ticket, why } => {
+                desk.answer(ticket, Err(why));
+            }
+            Effect::CutLoan { loan } => desk.cut(loan),
+            Effect::Prepare { .. }
+            | Effect::StartStep { .. }
+            | Effect::FollowStep { .. }
+            | Effect::KillStep { .. }
+            | Effect::Release { .. } => {}
         }
     }
 
@@ -360,8 +416,20 @@ async fn cleaned(link: &Link, halt: bool) -> Result<(), CallError> {
     if halt {
         link.client.halt().await
     } else {
-        link.client.remove_all(&["."]).await
+        clean(link).await
     }
+}
+
+/// Ends what runs on the machine, then removes what is there.
+async fn clean(link: &Link) -> Result<(), CallError> {
+    if link.resumable {
+        for exec in link.client.list_execs().await? {
+            if exec.running {
+                link.client.kill_exec(&exec.id).await?;
+            }
+        }
+    }
+    link.client.remove_all(&["."]).await
 }
 
 /// Where a step's output goes: its log, and a sign of life to the core.

@@ -4,7 +4,7 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
-use farm::{Farm, Input, Want, Write};
+use farm::{Farm, Input, WaitingLoan, Want, Write};
 use ids::{Now, Timestamp};
 use store::read::{Intent, Wish};
 use store::{Store, StoreError};
@@ -49,6 +49,7 @@ pub fn wall() -> Timestamp {
 #[derive(Default)]
 pub struct Published {
     pub waiting: Vec<schedule::Waiting>,
+    pub loans: Vec<WaitingLoan>,
     pub at: Timestamp,
     pub paused: Option<String>,
     /// Since when the store has refused writes, and why.
@@ -82,11 +83,12 @@ pub async fn run(
         if looked.is_none_or(|looked| now.mono >= looked + LOOK_EVERY) {
             looked = Some(now.mono);
             let trouble = read(&engine.board).store_trouble.clone();
-            let waiting = farm.explain(now);
+            let (waiting, loans) = farm.explain(now);
             publish(
                 &engine.board,
                 Published {
                     waiting,
+                    loans,
                     at: now.wall,
                     paused: paused.clone(),
                     store_trouble: trouble,
@@ -182,6 +184,17 @@ async fn wishes(farm: &Farm, store: &Store) -> Vec<Input> {
             }
         }
     }
+    match store.returned_loans().await {
+        Ok(returned) => inputs.extend(
+            returned
+                .into_iter()
+                .map(|(loan, by)| Input::LoanReturned { loan, by }),
+        ),
+        Err(why) => warn!(
+            "cannot read which machines are given back: {:#}",
+            anyhow::Error::from(why)
+        ),
+    }
     inputs
 }
 
@@ -241,6 +254,7 @@ fn set_trouble(board: &Board, trouble: Option<String>) {
         board,
         Published {
             waiting: old.waiting.clone(),
+            loans: old.loans.clone(),
             at: old.at,
             paused: old.paused.clone(),
             store_trouble: trouble,
@@ -275,7 +289,13 @@ fn log(writes: &[Write]) {
             Write::MachineDown { machine, why, .. } => {
                 info!(machine.id = %machine, "machine {machine} is gone: {why}");
             }
+            Write::LoanStarted(loan) => {
+                let (name, machine) = (&loan.name, &loan.machine);
+                info!(loan.id = %loan.loan, machine.id = %machine, "machine {machine} is lent as {name}");
+            }
+            Write::LoanEnded { loan, why, .. } => info!(loan.id = %loan, "loan {loan} ended: {why}"),
             Write::BuildCreated(_)
+            | Write::LoanRenewed { .. }
             | Write::BuildDone { .. }
             | Write::StepStarted { .. }
             | Write::StepEnded { .. }

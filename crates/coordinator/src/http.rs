@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use web::{Door, Frame, RawHandler, RawHead, RawStream, Server, Site};
 
 use crate::engine::{self, Board};
+use crate::gomote::{self, Gomotes};
 use crate::known::known;
 use crate::upkeep::Refused;
 use crate::{Current, current};
@@ -42,6 +43,7 @@ pub struct Service {
     pub board: Board,
     pub mirror: Arc<MirrorService>,
     pub reverse: ReversePool,
+    pub gomotes: Gomotes,
     pub state: PathBuf,
 }
 
@@ -81,6 +83,7 @@ pub async fn run(
         .with_state(service.clone());
     let known = |least: Role| from_fn_with_state((service.store.clone(), least), known);
     let routes = outside
+        .merge(gomote::routes(service.gomotes.clone()))
         .merge(gitmirror::status(service.mirror.clone()))
         .merge(gitmirror::archives(service.mirror.clone()).layer(known(Role::Reader)))
         .merge(gitmirror::hooks(service.mirror.clone()).layer(known(Role::Contributor)))
@@ -89,11 +92,15 @@ pub async fn run(
     let router = Router::new()
         .fallback_service(routes)
         .layer(map_request(async |request| archive_path(request)));
-    let raw = Arc::new(DialIn(service.reverse));
+    let raw = Arc::new(Raw {
+        reverse: service.reverse,
+        gomotes: service.gomotes,
+    });
     let raw_paths = vec!["/reverse".to_owned(), "/revdial".to_owned()];
     let server = Server {
         router,
         raw_paths,
+        raw_header: Some(HeaderName::from_static(gomote::PROXY)),
         raw,
         limits: web::Limits::default(),
     };
@@ -112,12 +119,18 @@ fn archive_path(mut request: Request) -> Request {
     request
 }
 
-/// Machines that dial in.
-struct DialIn(ReversePool);
+/// Machines that dial in, and requests for machines that are lent.
+struct Raw {
+    reverse: ReversePool,
+    gomotes: Gomotes,
+}
 
-impl RawHandler for DialIn {
+impl RawHandler for Raw {
     fn handle(&self, head: RawHead, stream: RawStream) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
+            if head.headers.contains_key(gomote::PROXY) {
+                return self.gomotes.pass(head, stream).await;
+            }
             if !head.tls {
                 let text = "buildlet registration requires SSL";
                 // Whoever left meanwhile does not need the answer.
@@ -125,7 +138,7 @@ impl RawHandler for DialIn {
                 return;
             }
             if head.path() == "/revdial" {
-                return self.0.pickup(&head.target, Box::new(stream)).await;
+                return self.reverse.pickup(&head.target, Box::new(stream)).await;
             }
             let instance = head.header("x-burrow-instance");
             let register = RegisterHead {
@@ -137,7 +150,7 @@ impl RawHandler for DialIn {
                 instance: (!instance.is_empty()).then(|| instance.to_owned()),
                 peer: head.peer.to_string(),
             };
-            self.0.register(register, Box::new(stream)).await;
+            self.reverse.register(register, Box::new(stream)).await;
         })
     }
 }

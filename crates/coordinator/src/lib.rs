@@ -2,12 +2,14 @@
 //!
 //! `engine` drives the core, `drive` performs its effects on machines (what their answers mean is decided in `answer`),
 //! `watch` turns what the mirrors saw into what is wanted, by the plan of `branches`; `upkeep` looks after disk, logs and
-//! configuration, `pools` after machines on this host, `http` opens the doors. Start at [`serve`].
+//! configuration, `pools` after machines on this host, `http` opens the doors, `gomote` lends machines to people. Start at
+//! [`serve`].
 
 mod answer;
 mod branches;
 mod drive;
 mod engine;
+mod gomote;
 mod http;
 mod keys;
 mod known;
@@ -98,6 +100,8 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let mirror = MirrorService::new(state.join("mirror"), mirrored(&config));
     let links = drive::Links::default();
     let board = engine::Board::default();
+    let connected = drive::Connected::default();
+    let desk = gomote::Desk::default();
     let holds: Current = Arc::new(tokio::sync::watch::Sender::new(config.clone()));
     let drivers = drive::Drivers::new(drive::Shared {
         inputs: inputs.clone(),
@@ -105,9 +109,11 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         max_log: config.farm.max_log,
         mirror: mirror.clone(),
         machines: links.clone(),
+        connected: connected.clone(),
+        desk: desk.clone(),
     });
     let master = keys::master(&state)?;
-    let check = Arc::new(keys::Keys::new(holds.clone(), store.clone(), master));
+    let check = Arc::new(keys::Keys::new(holds.clone(), store.clone(), master.clone()));
     let reverse = ReversePool::new(ReverseConfig::default(), check, pool_events.clone());
 
     // Not a child of `stop`: the pools end when they are told how, with their buildlets.
@@ -136,6 +142,15 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         drive::take_pool_events(from_pools, links, inputs.clone()),
     ));
     let refused = upkeep::Refused::default();
+    let gomotes = gomote::Gomotes {
+        config: holds.clone(),
+        store: store.clone(),
+        board: board.clone(),
+        master,
+        inputs: inputs.clone(),
+        links: connected,
+        desk,
+    };
     let upkeep = upkeep::Upkeep {
         config: holds.clone(),
         refused: refused.clone(),
@@ -157,6 +172,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         board,
         mirror,
         reverse: reverse.clone(),
+        gomotes,
         state,
     };
     parts.spawn(http::run(service, http, https.zip(tls), stop.clone()));

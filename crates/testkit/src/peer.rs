@@ -68,6 +68,16 @@ pub fn go_program(name: &str, era: Era) -> Option<PathBuf> {
     Some(program)
 }
 
+/// Waits for the right to listen at `localhost:8119`, where Go's programs of the first two eras look for a coordinator; it
+/// ends with the value.
+pub fn coordinators_port() -> File {
+    let folder = cache().join("golang-build");
+    fs::create_dir_all(&folder).expect("the cache folder can be made");
+    let lock = File::create(folder.join("port-8119.lock")).expect("the cache folder can be written");
+    lock.lock().expect("the cache folder can be locked");
+    lock
+}
+
 fn cache() -> PathBuf {
     let named = |key: &str| {
         std::env::var_os(key)

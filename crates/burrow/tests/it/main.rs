@@ -3,6 +3,7 @@
 mod bad_input;
 mod dial_in;
 mod farm;
+mod gomote;
 mod peers;
 mod reload;
 

@@ -163,10 +163,10 @@ impl Drop for Farm {
 }
 
 /// A buildlet and what starts it again when it ends, as a service manager would.
-struct Supervised(Child);
+pub struct Supervised(Child);
 
 impl Supervised {
-    fn start(program: &Path, folder: &Path, door: &str) -> Supervised {
+    pub fn start(program: &Path, folder: &Path, door: &str) -> Supervised {
         let workdir = folder.join("work");
         fs::create_dir(&workdir).expect("a folder");
         // A shell of its own process group: ended together with whatever it has started.
@@ -230,7 +230,7 @@ pub fn git(repo: &Path, args: &[&str]) {
 }
 
 /// Whether a process with this in its command line runs.
-fn runs(text: &str) -> bool {
+pub fn runs(text: &str) -> bool {
     let processes = fs::read_dir("/proc").expect("/proc is there").flatten();
     let mut lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
     lines.any(|line| line.windows(text.len()).any(|part| part == text.as_bytes()))

@@ -1,0 +1,327 @@
+//! Machines lent to people: Go's own gomote against our coordinator, at the fixed address where it looks for one.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use testkit::peer::{Era, coordinators_port, go_program};
+
+use crate::peers::{Farm, Supervised, commit, git, runs, wait_for};
+use crate::{burrow, until};
+
+#[test]
+fn gos_gomote_of_2019_uses_our_machines() {
+    uses_a_machine(Era::Seed, None);
+}
+
+#[test]
+fn gos_gomote_of_2021_uses_our_machines() {
+    uses_a_machine(Era::Mature, None);
+}
+
+#[test]
+fn gos_gomote_of_2021_uses_gos_machines_through_our_coordinator() {
+    uses_a_machine(Era::Mature, Some("127.77.30.1:443"));
+}
+
+/// Every command of `gomote` on one of our local machines, or on one of Go's that dials in to `door`.
+fn uses_a_machine(era: Era, door: Option<&str>) {
+    let Some(gomote) = go_program("gomote", era) else {
+        return;
+    };
+    let _alone = coordinators_port();
+    let folder = tempfile::tempdir().expect("a folder");
+    let farm = Farm::serve(folder.path(), &farm_toml(folder.path(), door));
+    let _machine = door.map(|door| {
+        let program = go_program("buildlet", Era::Latest).expect("there is a Go toolchain");
+        forward(door);
+        Supervised::start(&program, folder.path(), door)
+    });
+    // What waits for machines by right of its commit has had its turn.
+    wait_for(&farm, 1, "passed");
+    let amy = Person::new(&gomote, folder.path(), "amy", &key_of(&farm, "user-amy"));
+    let eve = Person::new(&gomote, folder.path(), "eve", "0123456789abcdef0123456789abcdef");
+
+    assert!(
+        amy.fails(&["create", "plan9-amd64"])
+            .contains("unknown builder type")
+    );
+    assert!(
+        eve.fails(&["create", "linux-amd64"])
+            .contains("bad username or password")
+    );
+    let name = amy.says(&["create", "linux-amd64"]);
+    let name = name.trim();
+    assert_eq!(name, "user-amy-linux-amd64-0");
+    let listed = amy.says(&["list"]);
+    assert!(
+        listed.starts_with("user-amy-linux-amd64-0\tlinux-amd64\track\texpires in 2"),
+        "{listed}"
+    );
+    amy.says(&["ping", name]);
+
+    // Commands: output, exit code, arguments, environment, what was put there.
+    let system = amy.says(&["run", "-system", name, "/bin/sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!(system, "out\nerr\n");
+    let failed = amy.run(&["run", "-system", name, "/bin/sh", "-c", "echo so; exit 3"]);
+    assert_eq!(String::from_utf8_lossy(&failed.stdout), "so\n");
+    let why = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(!failed.status.success() && why.contains("exit status 3"), "{why}");
+    let script = folder.path().join("hello.sh");
+    fs::write(&script, "#!/bin/sh\necho \"hello $1 from $WHO\"\n").expect("a file");
+    amy.says(&["put", "-mode", "755", name, path(&script), "tools/hello"]);
+    let hello = amy.says(&["run", "-e", "WHO=afar", name, "tools/hello", "world"]);
+    assert_eq!(hello, "hello world from afar\n");
+    // More than any buffer on the way, in order.
+    let many = amy.says(&["run", "-system", name, "/usr/bin/seq", "200000"]);
+    assert_eq!(many.lines().count(), 200_000);
+    assert!(many.ends_with("\n200000\n"));
+
+    let tree = folder.path().join("tree");
+    fs::create_dir_all(tree.join("sub")).expect("a folder");
+    fs::write(tree.join("sub/file"), vec![b'x'; 3 << 20]).expect("a file");
+    let tar = folder.path().join("tree.tar.gz");
+    assert!(tar_of(&tree, &tar).success());
+    amy.says(&["puttar", "-dir", "unpacked", name, path(&tar)]);
+    let size = amy.says(&["run", "-system", name, "/usr/bin/wc", "-c", "unpacked/sub/file"]);
+    assert_eq!(size.split(' ').next(), Some("3145728"), "{size}");
+    reads_back(&amy, name, folder.path());
+    amy.says(&["rm", name, "tools"]);
+    let gone = amy.fails(&["run", name, "tools/hello"]);
+    assert!(gone.contains("no such file"), "{gone}");
+
+    // Giving it back ends what runs there, and nobody finds what was there.
+    let sleeper = format!("1000.{}", std::process::id());
+    let mut long = amy.command(&["run", "-system", name, "/bin/sleep", &sleeper]);
+    let mut long = long
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("gomote starts");
+    until("the long command runs", || runs_there(&sleeper).then_some(()));
+    amy.says(&["destroy", name]);
+    until("its command has ended", || (!runs_there(&sleeper)).then_some(()));
+    assert!(!long.wait().expect("it can be waited for").success());
+    assert_eq!(amy.says(&["list"]), "");
+    assert!(amy.fails(&["ping", name]).contains("unknown"));
+    let next = amy.says(&["create", "linux-amd64"]);
+    assert_eq!(next.trim(), name, "its number is free again");
+    let left = amy.says(&["run", "-system", name, "/bin/ls"]);
+    assert!(!left.contains("unpacked") && !left.contains("go1.4"), "{left}");
+
+    a_restart_is_survived_where_it_can_be(farm, folder.path(), &amy, name, door);
+}
+
+/// `ls`, `gettar`, `push`.
+fn reads_back(amy: &Person, name: &str, folder: &Path) {
+    let listed = amy.run(&["ls", "-R", name, "unpacked"]);
+    let why = String::from_utf8_lossy(&listed.stderr).into_owned();
+    if why.contains("404") {
+        eprintln!("skipped: ls, gettar and push, for this buildlet serves no /ls");
+        return;
+    }
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains("sub/file\t3145728\t"), "{listed} {why}");
+    let got = amy.run(&["gettar", "-dir", "unpacked", name]);
+    assert!(got.status.success());
+    let file = folder.join("got.tar.gz");
+    fs::write(&file, &got.stdout).expect("a file");
+    let inside = Command::new("tar")
+        .arg("-tzf")
+        .arg(&file)
+        .output()
+        .expect("tar runs");
+    assert!(String::from_utf8_lossy(&inside.stdout).contains("sub/file"));
+
+    // What `push` takes for Go's bootstrap toolchain is there, or it would fetch one.
+    let marker = folder.join("marker");
+    fs::write(&marker, "").expect("a file");
+    amy.says(&["put", name, path(&marker), "go1.4/marker"]);
+    let goroot = folder.join("goroot");
+    fs::create_dir(&goroot).expect("a folder");
+    git(&goroot, &["init", "-q", "-b", "main"]);
+    commit(&goroot, "first", "true");
+    fs::write(goroot.join("changed.go"), "package changed\n").expect("a file");
+    let mut push = amy.command(&["push", name]);
+    let pushed = push
+        .env("GOROOT", &goroot)
+        .current_dir(&goroot)
+        .output()
+        .expect("gomote runs");
+    assert!(
+        pushed.status.success(),
+        "{}",
+        String::from_utf8_lossy(&pushed.stderr)
+    );
+    let found = amy.says(&["run", "-system", name, "/bin/cat", "go/changed.go", "go/VERSION"]);
+    assert_eq!(found, "package changed\ndevel gomote.XXXXX");
+}
+
+/// A burrow machine stays lent over a killed coordinator, with what is on it; Go's end with their connection.
+fn a_restart_is_survived_where_it_can_be(
+    farm: Farm,
+    folder: &Path,
+    amy: &Person,
+    name: &str,
+    door: Option<&str>,
+) {
+    amy.says(&["put", name, path(&folder.join("hello.sh")), "kept"]);
+    drop(farm);
+    let farm = Farm::serve(folder, &farm_toml(folder, door));
+    let found = until("the coordinator tells what became of the machine", || {
+        let out = amy.run(&["run", "-system", name, "/bin/cat", "kept"]);
+        let (said, why) = (text(&out.stdout), text(&out.stderr));
+        if why.contains("out of reach") {
+            return None;
+        }
+        Some((out.status.success(), said, why))
+    });
+    match door {
+        None => assert!(found.0 && found.1.contains("hello"), "{found:?}"),
+        Some(_) => assert!(found.2.contains("unknown builder"), "{found:?}"),
+    }
+    drop(farm);
+}
+
+fn farm_toml(folder: &Path, door: Option<&str>) -> String {
+    let repo = folder.join("widget");
+    if !repo.exists() {
+        fs::create_dir(&repo).expect("a folder");
+        git(&repo, &["init", "-q", "-b", "main"]);
+        commit(&repo, "good", "true");
+    }
+    let pool = match door {
+        None => "pool = \"local\"\nslots = 1",
+        Some(_) => "pool = \"reverse\"\nexpect = 1\naccept_development_keys = true",
+    };
+    format!(
+        r#"
+[farm]
+listen = "127.0.0.1:0"
+listen_https = "127.0.0.1:8119"
+[repo.widget]
+url = "{}"
+poll = "1s"
+[host.rack]
+{pool}
+[builder.linux-amd64]
+host = "rack"
+[recipe.widget]
+steps = [{{ name = "script", run = ["sh", "step.sh"] }}]
+"#,
+        repo.display()
+    )
+}
+
+/// Somebody with a home folder and a token in it.
+struct Person {
+    gomote: PathBuf,
+    home: PathBuf,
+    user: &'static str,
+}
+
+impl Person {
+    fn new(gomote: &Path, folder: &Path, user: &'static str, key: &str) -> Person {
+        let home = folder.join(user);
+        let config = home.join(".config/gomote");
+        fs::create_dir_all(&config).expect("a folder");
+        fs::write(config.join(format!("user-{user}.token")), key).expect("a file");
+        Person {
+            gomote: gomote.to_owned(),
+            home,
+            user,
+        }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.gomote);
+        command
+            .args(["-localdev", &format!("-user={}", self.user)])
+            .args(args)
+            .env("HOME", &self.home)
+            .env_remove("XDG_CONFIG_HOME")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("gomote runs")
+    }
+
+    #[track_caller]
+    fn says(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        assert!(out.status.success(), "gomote {args:?}: {}", text(&out.stderr));
+        text(&out.stdout)
+    }
+
+    #[track_caller]
+    fn fails(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        assert!(!out.status.success(), "gomote {args:?}: {}", text(&out.stdout));
+        text(&out.stderr)
+    }
+}
+
+fn key_of(farm: &Farm, name: &str) -> String {
+    let master = farm.state.join("master-key");
+    let out = burrow(
+        &farm.state,
+        &["key", "derive", "--master-key", path(&master), name],
+    );
+    let said = text(&out.stdout);
+    said.split(' ').next().expect("a key").to_owned()
+}
+
+/// Whether the command itself runs, not only a gomote that asked for it.
+fn runs_there(argument: &str) -> bool {
+    runs(&format!("/bin/sleep\0{argument}"))
+        && fs::read_dir("/proc")
+            .expect("/proc is there")
+            .flatten()
+            .any(|entry| {
+                fs::read(entry.path().join("cmdline"))
+                    .is_ok_and(|line| line == format!("/bin/sleep\0{argument}\0").as_bytes())
+            })
+}
+
+/// What comes in at `door` goes on to the coordinator's one TLS address: Go's buildlets must dial port 443.
+fn forward(door: &str) {
+    let listener = TcpListener::bind(door).expect("the address is free");
+    std::thread::spawn(move || {
+        for inside in listener.incoming().flatten() {
+            let Ok(outside) = TcpStream::connect("127.0.0.1:8119") else {
+                continue;
+            };
+            for (mut from, mut to) in [
+                (
+                    inside.try_clone().expect("a handle"),
+                    outside.try_clone().expect("a handle"),
+                ),
+                (outside, inside),
+            ] {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.flush();
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        }
+    });
+}
+
+fn tar_of(tree: &Path, file: &Path) -> std::process::ExitStatus {
+    let mut tar = Command::new("tar");
+    tar.arg("-czf").arg(file).arg("-C").arg(tree).arg(".");
+    tar.status().expect("tar runs")
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

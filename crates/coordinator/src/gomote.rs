@@ -1,0 +1,48 @@
+//! Machines lent to people: the original's HTTP protocol, with our reasons in its texts.
+//!
+//! `POST /buildlet/create` asks the core for a machine and tells of the wait; every request with `X-Buildlet-Proxy` is
+//! passed to the machine of that name, byte for byte behind its head. Source: golang/build `cmd/coordinator/remote.go`,
+//! `buildlet/remote.go` (2018 to 2022).
+//!
+//! Differs: the head that reaches the machine holds no credentials; errors say which machine, and since when it is gone.
+
+mod desk; // those who ask meet those who answer
+mod lend; // create and list
+mod pass; // one request to one machine
+mod who; // whose request it is
+mod wire; // heads and JSON
+
+use axum::Router;
+use axum::routing::any;
+use buildlet_api::MasterKey;
+use farm::Input;
+use store::Store;
+use tokio::sync::mpsc;
+
+use crate::Current;
+use crate::drive::Connected;
+use crate::engine::Board;
+
+pub use desk::Desk;
+
+/// Names the loan whose machine a request is for. Such requests are routed by it before any path.
+pub const PROXY: &str = "x-buildlet-proxy";
+
+/// What lending needs.
+#[derive(Clone)]
+pub struct Gomotes {
+    pub config: Current,
+    pub store: Store,
+    pub board: Board,
+    pub master: MasterKey,
+    pub inputs: mpsc::Sender<Input>,
+    pub links: Connected,
+    pub desk: Desk,
+}
+
+pub fn routes(gomotes: Gomotes) -> Router {
+    Router::new()
+        .route("/buildlet/create", any(lend::create))
+        .route("/buildlet/list", any(lend::list))
+        .with_state(gomotes)
+}

@@ -1,0 +1,318 @@
+//! Passes one request to the machine that its asker has, and the answer back.
+//!
+//! Behind the two heads all bytes go through as they come: trailers, pieces, what follows a 101. The connection to the
+//! machine is the asker's for this one request; when either side, the loan or the machine ends, so does it.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use buildlet_api::BoxedStream;
+use farm::Input;
+use http1::{BodyDecoder, Decoded, RequestHead};
+use ids::LoanId;
+use store::read::LoanRow;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{interval, timeout};
+use tracing::debug;
+use web::{ConnectionInfo, RawHead, RawStream};
+
+use super::wire::{Refusal, back, onward, refusal, time};
+use super::{Gomotes, PROXY, who};
+use crate::engine;
+
+const PIECE: usize = 64 * 1024;
+/// Longest head of an answer.
+const MAX_HEAD: usize = 64 * 1024;
+/// How often a request that goes on counts as a use.
+const RENEW_EVERY: Duration = Duration::from_secs(60);
+/// For the end of a loan that is given back. Go's client waits 2 s.
+const RETURN_LIMIT: Duration = Duration::from_secs(10);
+/// What a client may still be sending when it is refused: read, or it sees a reset and not the reason.
+const DRAIN: u64 = 256 * 1024;
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+impl Gomotes {
+    /// Runs until the answer is through.
+    pub async fn pass(&self, head: RawHead, mut stream: RawStream) {
+        let refused = match self.admit(&head).await {
+            Ok(None) => {
+                let done = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                return finish(&mut stream, done).await;
+            }
+            Ok(Some(loan)) => self.through(&loan, &head, &mut stream).await.err(),
+            Err(why) => Some(why),
+        };
+        if let Some(why) = refused {
+            finish(&mut stream, &why.answer()).await;
+        }
+    }
+
+    /// The loan that the request is for; `None` when the request was to give it back, and it has been.
+    async fn admit(&self, head: &RawHead) -> Result<Option<LoanRow>, Refusal> {
+        let connection = ConnectionInfo {
+            peer: head.peer,
+            tls: head.tls,
+        };
+        let owner = who::owner(
+            head.header("authorization"),
+            connection,
+            &self.master,
+            &self.store,
+        )
+        .await?;
+        let row = self.loan(head.header(PROXY)).await?;
+        if row.loan.owner != owner {
+            return Err(refusal(401, "you don't own that buildlet"));
+        }
+        if (head.method.as_str(), head.path()) == ("POST", "/halt") {
+            self.give_back(row.loan.loan, &row.loan.name, &owner).await?;
+            return Ok(None);
+        }
+        Ok(Some(row))
+    }
+
+    /// The loan of this name, while it lasts.
+    async fn loan(&self, name: &str) -> Result<LoanRow, Refusal> {
+        let found = self.store.loan(name).await;
+        let found = found.map_err(|why| refusal(503, format!("{:#}", anyhow::Error::from(why))))?;
+        let row = found.ok_or_else(|| refusal(502, "unknown or expired buildlet"))?;
+        match row.ended {
+            None => Ok(row),
+            Some(at) => Err(Refusal {
+                machine: Some(row.loan.machine.to_string()),
+                since: Some(at),
+                ..refusal(
+                    502,
+                    format!(
+                        "unknown or expired buildlet: it ended at {}: {}",
+                        time(at),
+                        row.why
+                    ),
+                )
+            }),
+        }
+    }
+
+    async fn give_back(&self, loan: LoanId, name: &str, owner: &str) -> Result<(), Refusal> {
+        let trouble = |why| refusal(503, format!("{:#}", anyhow::Error::from(why)));
+        let mut changes = self.store.changes();
+        self.store.return_loan(loan, owner).await.map_err(trouble)?;
+        let ended = async {
+            loop {
+                changes.mark_unchanged();
+                let row = self.store.loan(name).await.map_err(trouble)?;
+                if row.is_none_or(|row| row.loan.loan != loan || row.ended.is_some()) {
+                    return Ok(());
+                }
+                if changes.changed().await.is_err() {
+                    return Ok(());
+                }
+            }
+        };
+        // Noted durably: it ends, if later.
+        timeout(RETURN_LIMIT, ended).await.unwrap_or(Ok(()))
+    }
+
+    /// `Err`: nothing has been answered yet.
+    async fn through(&self, row: &LoanRow, head: &RawHead, stream: &mut RawStream) -> Result<(), Refusal> {
+        let (loan, machine) = (row.loan.loan, &row.loan.machine);
+        let cut = self.desk.cut_of(loan);
+        // What ends behind this look cuts us.
+        let row = self
+            .loan(&row.loan.name)
+            .await
+            .inspect_err(|_| self.desk.cut(loan))?;
+        if row.loan.loan != loan {
+            return Err(refusal(502, "unknown or expired buildlet"));
+        }
+        let used = || async {
+            // Closed only when the coordinator stops.
+            let _ = self.inputs.send(Input::LoanUsed { loan }).await;
+        };
+        used().await;
+        let link = self.links.lock().expect("no holder panics").get(machine).cloned();
+        let Some(link) = link else {
+            return Err(self.away(&row).await);
+        };
+        let failed = |why: String| Refusal {
+            machine: Some(machine.to_string()),
+            ..refusal(502, format!("gomote proxy error: {why}"))
+        };
+        let (onto, authorization) = link
+            .client
+            .dial()
+            .await
+            .map_err(|why| failed(format!("{:#}", anyhow::Error::from(why))))?;
+        let answered = AtomicBool::new(false);
+        let renew = async {
+            let mut every = interval(RENEW_EVERY);
+            loop {
+                every.tick().await;
+                used().await;
+            }
+        };
+        let head_onward = onward(head, authorization.as_ref().map(|value| value.as_bytes()));
+        let ended: Result<(), String> = tokio::select! {
+            done = exchange(stream, onto, head, &head_onward, &answered) => {
+                done.map_err(|why| format!("machine {machine} did not answer: {why}"))
+            }
+            () = cut.cancelled() => Err("the loan has ended".to_owned()),
+            () = link.gone.cancelled() => Err(format!("machine {machine} was lost")),
+            () = renew => Ok(()),
+        };
+        match ended {
+            Err(why) if !answered.load(Ordering::Relaxed) => Err(failed(why)),
+            Err(why) => {
+                debug!(loan.id = %loan, "a request to {machine} broke off: {why}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Of a machine that is not connected and may come back.
+    async fn away(&self, row: &LoanRow) -> Refusal {
+        let machine = &row.loan.machine;
+        let known = self.store.machine(machine).await.ok().flatten();
+        let (since, why) = match known {
+            Some(known) if !known.connected => (Some(known.changed), known.why_gone),
+            _ => (None, "it is not connected".to_owned()),
+        };
+        let at = since.map(|at| format!(" since {}", time(at)));
+        Refusal {
+            machine: Some(machine.to_string()),
+            since: since.or(Some(engine::wall())),
+            ..refusal(
+                502,
+                format!(
+                    "gomote proxy error: machine {machine} is out of reach{}: {why}",
+                    at.unwrap_or_default()
+                ),
+            )
+        }
+    }
+}
+
+async fn finish(stream: &mut RawStream, answer: &[u8]) {
+    let writing = async {
+        stream.write_all(answer).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(DRAIN), &mut tokio::io::sink()).await
+    };
+    // Whoever left meanwhile does not need the answer.
+    let _ = timeout(DRAIN_LIMIT, writing).await;
+}
+
+/// One request with its body to the machine, its answer back. `answered` is set once something has been.
+async fn exchange(
+    client: &mut RawStream,
+    machine: BoxedStream,
+    head: &RawHead,
+    onward: &[u8],
+    answered: &AtomicBool,
+) -> io::Result<()> {
+    let body = RequestHead {
+        method: head.method.clone(),
+        target: head.target.clone(),
+        minor: 1,
+        headers: head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+            .collect(),
+    };
+    let body = BodyDecoder::new(&body).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+    let handed_over = AtomicBool::new(false);
+    let (client_in, client_out) = tokio::io::split(client);
+    let (machine_in, mut machine_out) = tokio::io::split(machine);
+    machine_out.write_all(onward).await?;
+    machine_out.flush().await?;
+    tokio::select! {
+        done = up(client_in, machine_out, body, &handed_over) => done,
+        done = down(machine_in, client_out, answered, &handed_over) => done,
+    }
+}
+
+/// Passes the body on, and not a byte more, unless the connection is handed over. Ends when the client is gone.
+async fn up<R, W>(mut from: R, mut to: W, mut body: BodyDecoder, handed_over: &AtomicBool) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut input = Vec::with_capacity(PIECE);
+    while !body.is_done() {
+        if from.read_buf(&mut input).await? == 0 {
+            return Ok(());
+        }
+        let mut used = 0;
+        loop {
+            let look = body.decode(&input[used..]);
+            match look.map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))? {
+                Decoded::Data { skip, take } => used += skip + take,
+                Decoded::More { used: more } | Decoded::End { used: more } => {
+                    used += more;
+                    break;
+                }
+            }
+        }
+        to.write_all(&input[..used]).await?;
+        to.flush().await?;
+        input.drain(..used);
+    }
+    loop {
+        input.clear();
+        let count = from.read_buf(&mut input).await?;
+        match (count, handed_over.load(Ordering::Acquire)) {
+            (0, false) => return Ok(()),
+            (0, true) => {
+                to.shutdown().await?;
+                return std::future::pending().await;
+            }
+            (_, true) => {
+                to.write_all(&input).await?;
+                to.flush().await?;
+            }
+            // A second request on a connection that ends with the first.
+            (_, false) => {}
+        }
+    }
+}
+
+/// Passes the answer back, its heads rewritten. Ends with it.
+async fn down<R, W>(mut from: R, mut to: W, answered: &AtomicBool, handed_over: &AtomicBool) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut input = Vec::with_capacity(PIECE);
+    loop {
+        let head = back(&input).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+        let Some(head) = head else {
+            if input.len() > MAX_HEAD || from.read_buf(&mut input).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            continue;
+        };
+        if head.status == 101 {
+            handed_over.store(true, Ordering::Release);
+        }
+        answered.store(true, Ordering::Relaxed);
+        to.write_all(&head.bytes).await?;
+        to.flush().await?;
+        input.drain(..head.used);
+        if head.status == 101 || head.status >= 200 {
+            break;
+        }
+    }
+    loop {
+        if !input.is_empty() {
+            to.write_all(&input).await?;
+            to.flush().await?;
+            input.clear();
+        }
+        if from.read_buf(&mut input).await? == 0 {
+            return to.shutdown().await;
+        }
+    }
+}
