@@ -62,7 +62,7 @@ fn refused_or_lost(why: CallError) -> Result<ProcessState, String> {
     }
 }
 
-/// Of a machine that could not be cleaned or be given the source.
+/// Of a machine that could not be cleaned.
 pub fn prepare_failed(why: CallError) -> Input {
     let cause = match &why {
         CallError::Gone { .. } | CallError::Timeout { .. } => InfraCause::MachineLost,
@@ -72,6 +72,18 @@ pub fn prepare_failed(why: CallError) -> Input {
     Input::PrepareFailed {
         cause,
         detail: chain(why),
+    }
+}
+
+/// Of a machine that did not take the source. What makes an archive bad is in the commit, for the mirror packs it.
+pub fn source_failed(why: CallError) -> Input {
+    match why {
+        CallError::Refused {
+            status: 400, body, ..
+        } => Input::SourceRefused {
+            detail: body.trim().to_owned(),
+        },
+        why => prepare_failed(why),
     }
 }
 
@@ -189,6 +201,13 @@ mod tests {
             Input::PrepareFailed { cause, .. } => cause,
             other => panic!("{other:?}"),
         };
+        assert_eq!(
+            source_failed(refused(400)),
+            Input::SourceRefused {
+                detail: "no such command".to_owned()
+            }
+        );
+        assert_eq!(source_failed(refused(500)), prepare_failed(refused(500)));
         assert_eq!(cause(gone()), InfraCause::MachineLost);
         assert_eq!(cause(refused(500)), InfraCause::MachineRefused);
         assert_eq!(cause(local), InfraCause::SourceUnavailable);

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
-use crate::answer::{Next, after_exec, after_follow, after_start, exec_spec, prepare_failed};
+use crate::answer::{Next, after_exec, after_follow, after_start, exec_spec, prepare_failed, source_failed};
 use crate::gomote::Desk;
 
 /// How often a step that prints is reported as alive; its silence limit is counted in minutes.
@@ -308,7 +308,7 @@ async fn prepared(
     link.client
         .put_tgz(source_dir, Upload::File(archive.path))
         .await
-        .map_err(prepare_failed)
+        .map_err(source_failed)
 }
 
 async fn start(shared: &Shared, link: &Link, step: StepId, plan: &StepPlan) {

@@ -20,6 +20,10 @@ pub enum Input {
         cause: InfraCause,
         detail: String,
     },
+    /// The machine was there and found the commit's tree such that it must not be unpacked.
+    SourceRefused {
+        detail: String,
+    },
     /// The running step printed something.
     Output,
     /// The step's process is gone and all it printed is stored. `state` as the machine says it:
@@ -174,6 +178,12 @@ impl Runner {
             Input::PrepareFailed { cause, detail } => {
                 if matches!(self.stage, Stage::Preparing { .. }) {
                     self.end(Outcome::Infra { cause, detail }, &mut actions);
+                }
+            }
+            Input::SourceRefused { detail } => {
+                if matches!(self.stage, Stage::Preparing { .. }) {
+                    let reason = format!("the source was refused: {detail}");
+                    self.end(Outcome::Failed { step: 0, reason }, &mut actions);
                 }
             }
             Input::Output => {

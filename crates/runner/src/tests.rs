@@ -52,6 +52,9 @@ fn check_runner(mut runner: Runner, script: &str) {
                 cause: InfraCause::SourceUnavailable,
                 detail: "no source".into(),
             },
+            ("refused", _) => Input::SourceRefused {
+                detail: "a link leads out".into(),
+            },
             ("output", _) => Input::Output,
             ("ok", n) => Input::StepEnded {
                 index: n.map_or_else(index, |n| n.parse().expect("index")),
@@ -131,6 +134,14 @@ fn a_step_that_fails_ends_the_attempt() {
 #[test]
 fn a_source_that_cannot_be_had_is_infra() {
     check(1, "1s unprepared -> infra source_unavailable");
+}
+
+#[test]
+fn a_source_that_a_machine_refuses_is_the_commits_fault() {
+    check(
+        1,
+        "1s refused -> failed (the source was refused: a link leads out)",
+    );
 }
 
 #[test]

@@ -153,12 +153,13 @@ fn each_thing_that_is_wrong_is_told_and_nothing_else_suffers() {
         );
     }
     assert_eq!(farm.log(&farm.done("case-clash")), b"READMEreadme");
-    // FIXME: the commit is at fault, so it should fail at once instead of being tried again as infra.
-    until("the link out of the tree is refused", || {
-        let build = farm.builds("links").into_iter().next()?;
-        let (status, why) = reason(&build);
-        (status == "waiting" && why.contains("the link `out` leads out to `../../")).then_some(())
-    });
+    let build = farm.done("links");
+    let (status, why) = reason(&build);
+    assert!(
+        status == "failed" && why.contains("the link `out` leads out of the working directory, to `../../"),
+        "{build}"
+    );
+    assert_eq!(build["attempts"], 1, "{build}");
     let commit = farm.json(&format!("/build/{}.json", farm.done("odd-commit")["id"]));
     assert_eq!(commit["commit"]["title"], "<b>caf\u{fffd}</b> \u{fffd}\u{1b}[2J");
     let (_, page) = farm.get("/repo/odd-commit/main");
