@@ -59,8 +59,10 @@ pub struct BrokenView {
 #[derive(Debug, Clone, Serialize)]
 pub struct RecentView {
     pub commit: CommitView,
-    /// `failed`, `infra`, `running`, `waiting`, `passed`; null without builds.
+    /// `failed`, `infra`, `running`, `waiting`, `cancelled`, `passed`; null without builds.
     pub worst: Option<&'static str>,
+    /// How many builds of it failed.
+    pub failed: usize,
 }
 
 pub async fn farm(State(app): State<App>, visit: Visit) -> Answer {
@@ -144,10 +146,19 @@ fn recent(grid: &Grid) -> Vec<RecentView> {
         Status::Passed,
     ];
     let one = |row: &store::read::GridRow| {
-        let has = |status: &Status| row.cells.iter().any(|cell| cell.state.status() == *status);
+        let count = |status: &Status| {
+            row.cells
+                .iter()
+                .filter(|cell| cell.state.status() == *status)
+                .count()
+        };
         RecentView {
             commit: (&row.commit).into(),
-            worst: WORST.into_iter().find(has).map(Status::as_str),
+            worst: WORST
+                .into_iter()
+                .find(|status| count(status) > 0)
+                .map(Status::as_str),
+            failed: count(&Status::Failed),
         }
     };
     grid.rows.iter().map(one).collect()
@@ -228,13 +239,18 @@ fn standing(branch: &BranchView) -> Markup {
 
 fn mark(repo: &str, one: &RecentView) -> Markup {
     let worst = one.worst.unwrap_or("none");
-    let title = format!(
-        "{} {}: {}",
-        short(&one.commit.hash),
-        plain(&one.commit.title),
-        one.worst.unwrap_or("no build")
-    );
+    let mut title = format!("{} {}: ", short(&one.commit.hash), plain(&one.commit.title));
+    match one.failed {
+        0 => title.push_str(one.worst.unwrap_or("no build")),
+        n => title.push_str(&format!("{} failed", plural(n as u64, "build"))),
+    }
     html! {
-        a.cell.(worst) href=(commit_link(repo, &one.commit.hash)) title=(title) { @if let Some(worst) = one.worst { (icon(worst)) } @else { "·" } }
+        a.cell.(worst) href=(commit_link(repo, &one.commit.hash)) title=(title) {
+            @match (one.failed, one.worst) {
+                (2.., _) => (one.failed),
+                (_, Some(worst)) => (icon(worst)),
+                (_, None) => "·",
+            }
+        }
     }
 }

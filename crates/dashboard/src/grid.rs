@@ -1,8 +1,9 @@
 //! Commits by builders: one branch, newest first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::{Path, Query, State};
 use axum::response::sse::Event;
@@ -12,6 +13,7 @@ use futures_util::stream;
 use ids::{BranchName, BuilderName, GitHash, RepoName, Timestamp};
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
+use tokio::sync::OnceCell;
 use web::{Page, Problem, Section, Visit, icon, plural, segment};
 
 use crate::part::*;
@@ -107,8 +109,69 @@ pub async fn grid(
     Query(filter): Query<Filter>,
 ) -> Answer {
     let (repo, branch) = (parsed(&repo, "repository")?, parsed(&branch, "branch")?);
-    let view = load(&app, &repo, &branch, filter).await?;
-    Ok(visit.answer(&view, |view| draw(view, visit.now)))
+    let shown = shown(&app, &repo, &branch, filter).await?;
+    Ok(visit.answer(&shown.view, |view| draw(view, &shown.seen, visit.now)))
+}
+
+/// A grid, and the marks of what it looks like.
+struct Shown {
+    view: GridView,
+    seen: Seen,
+}
+
+/// Grids as they were a moment ago, by address: those who watch the same one share the work.
+#[derive(Clone, Default)]
+pub struct Grids(Arc<Mutex<BTreeMap<String, Recent>>>);
+
+struct Recent {
+    /// Commits to the store, and which configuration.
+    version: (u64, usize),
+    at: Instant,
+    shown: Arc<OnceCell<Arc<Shown>>>,
+}
+
+impl Grids {
+    /// Addresses that are remembered; a large grid takes some 2 MB.
+    const ROOM: usize = 32;
+
+    /// Other processes may write to the store, and are not counted.
+    const FRESH: Duration = Duration::from_secs(2);
+
+    fn at(&self, address: String, version: (u64, usize)) -> Arc<OnceCell<Arc<Shown>>> {
+        let mut grids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        grids.retain(|_, recent| recent.version == version && recent.at.elapsed() < Grids::FRESH);
+        if grids.len() >= Grids::ROOM {
+            grids.clear();
+        }
+        let recent = grids.entry(address).or_insert_with(|| Recent {
+            version,
+            at: Instant::now(),
+            shown: Arc::default(),
+        });
+        recent.shown.clone()
+    }
+}
+
+async fn shown(
+    app: &App,
+    repo: &RepoName,
+    branch: &BranchName,
+    filter: Filter,
+) -> Result<Arc<Shown>, Problem> {
+    let config = Arc::as_ptr(&app.live.config()) as usize;
+    let version = *app.store.changes().borrow();
+    let address = format!(
+        "{}{}",
+        repo_link(repo.as_str(), branch.as_str()),
+        filter.query(&filter.before)
+    );
+    let cell = app.grids.at(address, (version, config));
+    let make = || async {
+        let view = load(app, repo, branch, filter).await?;
+        let seen = Seen::of(&view);
+        Ok(Arc::new(Shown { view, seen }))
+    };
+    cell.get_or_try_init(make).await.cloned()
 }
 
 async fn load(app: &App, repo: &RepoName, branch: &BranchName, filter: Filter) -> Result<GridView, Problem> {
@@ -329,18 +392,18 @@ pub async fn events(State(app): State<App>, Query(query): Query<EventsQuery>) ->
     };
     // Subscribed to before it is looked at.
     let changes = app.store.changes();
-    let seen = Seen::of(&load(&app, &repo, &branch, filter.clone()).await?);
-    let behind = seen.tag() != query.tag;
-    let state = (app.clone(), seen, changes, behind);
+    let had = shown(&app, &repo, &branch, filter.clone()).await?;
+    let behind = had.seen.tag() != query.tag;
+    let state = (app.clone(), had, changes, behind);
     Ok(app.site.events(stream::unfold(
         state,
-        move |(app, mut seen, mut changes, behind)| {
+        move |(app, mut had, mut changes, behind)| {
             let (repo, branch, filter) = (repo.clone(), branch.clone(), filter.clone());
             async move {
                 if behind {
                     return Some((
                         Event::default().event("changed").data("{}"),
-                        (app, seen, changes, false),
+                        (app, had, changes, false),
                     ));
                 }
                 loop {
@@ -348,11 +411,13 @@ pub async fn events(State(app): State<App>, Query(query): Query<EventsQuery>) ->
                     tokio::time::sleep(QUIET).await;
                     changes.mark_unchanged();
                     // A store in trouble is looked at again when it takes something.
-                    let Ok(view) = load(&app, &repo, &branch, filter.clone()).await else {
+                    let Ok(now) = shown(&app, &repo, &branch, filter.clone()).await else {
                         continue;
                     };
-                    if let Some(event) = seen.differs(&view) {
-                        return Some((event, (app, seen, changes, false)));
+                    let event = had.seen.event(&now);
+                    had = now;
+                    if let Some(event) = event {
+                        return Some((event, (app, had, changes, false)));
                     }
                 }
             }
@@ -379,16 +444,14 @@ impl Seen {
         format!("{:016x}", hasher.finish())
     }
 
-    fn differs(&mut self, view: &GridView) -> Option<Event> {
-        let now = Seen::of(view);
-        let same_ids =
-            self.0.len() == now.0.len() && self.0.iter().zip(&now.0).all(|(old, new)| old.0 == new.0);
-        let old = std::mem::replace(self, now);
-        if !same_ids {
+    /// What is to be told to a page that looks like this, if anything.
+    fn event(&self, now: &Shown) -> Option<Event> {
+        let (old, new) = (&self.0, &now.seen.0);
+        if old.len() != new.len() || old.iter().zip(new).any(|(old, new)| old.0 != new.0) {
             return Some(Event::default().event("changed").data("{}"));
         }
-        let changed: Vec<(String, String)> = pieces(view)
-            .zip(old.0.iter().zip(&self.0))
+        let changed: Vec<(String, String)> = pieces(&now.view)
+            .zip(old.iter().zip(new))
             .filter(|(_, (old, new))| old.1 != new.1)
             .map(|((id, piece), _)| (id, piece.into_string()))
             .collect();
@@ -449,7 +512,7 @@ fn square(view: &GridView, row: &RowView, column: &ColumnView, one: Option<&Cell
     html! { td id=(cell_id(row, column)) { (cell(one, &about, !builder.known_issues.is_empty(), roomy)) } }
 }
 
-fn draw(view: &GridView, now: Timestamp) -> Page {
+fn draw(view: &GridView, seen: &Seen, now: Timestamp) -> Page {
     let body = html! {
         div.bar {
             h1 { (view.repo) }
@@ -470,7 +533,7 @@ fn draw(view: &GridView, now: Timestamp) -> Page {
         } @else if view.builders.is_empty() && view.filter.is_set() {
             (empty(if view.filter.failing() { "No builder failed here" } else { "No builder matches" }, html! { a href=(repo_link(&view.repo, &view.branch)) { "Show all builders" } }))
         } @else {
-            (board(view, now))
+            (board(view, seen, now))
         }
         nav.pager aria-label="Pages" {
             @if view.newer { a.button href={(repo_link(&view.repo, &view.branch)) (view.filter.query(""))} { "← newest" } }
@@ -505,11 +568,11 @@ fn filters(view: &GridView) -> Markup {
     }
 }
 
-fn board(view: &GridView, now: Timestamp) -> Markup {
-    let live = Seen::of(view).tag();
+fn board(view: &GridView, seen: &Seen, now: Timestamp) -> Markup {
+    let tag = seen.tag();
     let query = view.filter.query(&view.filter.before);
     let events = format!(
-        "/events/grid?repo={}&branch={}&tag={live}{}",
+        "/events/grid?repo={}&branch={}&tag={tag}{}",
         query_value(&view.repo),
         query_value(&view.branch),
         query.replacen('?', "&", 1)
@@ -591,6 +654,7 @@ mod tests {
         check("", "*amd64", &["linux-amd64"]);
         check("", "linux*, !*race", &["linux-amd64"]);
         check("", "!race", &["linux-amd64", "mac-arm64"]);
+        check("", "race mac !arm64", &["linux-amd64-race"]);
         check("mac", "linux", &[]);
     }
 

@@ -25,6 +25,7 @@ pub struct App {
     pub live: Arc<dyn Live>,
     pub site: Site,
     pub known: log::Known,
+    pub grids: grid::Grids,
 }
 
 /// Every address there is. `docs/api.md` tells what each answers; a test holds the two together.
@@ -66,6 +67,7 @@ pub fn routes(dashboard: Dashboard) -> Router {
         live: dashboard.live,
         site: dashboard.site,
         known: log::Known::default(),
+        grids: grid::Grids::default(),
     };
     let router = table()
         .into_iter()

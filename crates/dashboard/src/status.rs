@@ -52,7 +52,7 @@ pub async fn status(State(app): State<App>, visit: Visit) -> Answer {
             "looks at the queue"
         }
         .to_owned(),
-        at: Some(queue.at.0),
+        at: (queue.at.0 > 0).then_some(queue.at.0),
         link: Some("/queue".to_owned()),
     });
     let config = app.live.config();

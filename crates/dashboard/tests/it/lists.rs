@@ -24,7 +24,11 @@ async fn the_front_page_names_what_is_broken() {
         ]
     );
     assert_eq!(main["recent"][0]["worst"], "running");
-    assert_eq!(main["recent"][1]["worst"], "failed");
+    assert_eq!(
+        (&main["recent"][1]["worst"], &main["recent"][1]["failed"]),
+        (&"failed".into(), &1.into())
+    );
+    assert_eq!(main["recent"][3]["failed"], 2);
     assert_eq!(
         (&json["machines"], &json["machines_expected"]),
         (&3.into(), &5.into())

@@ -170,27 +170,30 @@ impl Events {
         }
     }
 
-    /// `(event, id, data)`
+    /// `(event, id, data)`. Comments, which come all the time, are no events.
     pub async fn next(&mut self) -> (String, String, String) {
+        let limit = Duration::from_secs(20);
+        tokio::time::timeout(limit, self.wait())
+            .await
+            .expect("an event in 20 s")
+    }
+
+    async fn wait(&mut self) -> (String, String, String) {
         loop {
-            if let Some((event, rest)) = self.text.split_once("\n\n") {
-                let field = |name: &str| {
-                    let line = event.lines().find_map(|line| line.strip_prefix(name));
-                    line.unwrap_or_default().trim_start().to_owned()
-                };
-                let found = (field("event:"), field("id:"), field("data:"));
-                self.text = rest.to_owned();
-                if !found.0.is_empty() {
-                    return found;
-                }
+            let Some((event, rest)) = self.text.split_once("\n\n") else {
+                let more = self.body.next().await.expect("no end of the stream").unwrap();
+                self.text.push_str(std::str::from_utf8(&more).unwrap());
                 continue;
+            };
+            let field = |name: &str| {
+                let line = event.lines().find_map(|line| line.strip_prefix(name));
+                line.unwrap_or_default().trim_start().to_owned()
+            };
+            let found = (field("event:"), field("id:"), field("data:"));
+            self.text = rest.to_owned();
+            if !found.0.is_empty() {
+                return found;
             }
-            let more = tokio::time::timeout(Duration::from_secs(20), self.body.next()).await;
-            let more = more
-                .expect("an event in 20 s")
-                .expect("no end of the stream")
-                .unwrap();
-            self.text.push_str(std::str::from_utf8(&more).unwrap());
         }
     }
 }
