@@ -1,7 +1,8 @@
 //! The front page: each branch in a line.
 
 use axum::extract::State;
-use ids::{RepoName, Timestamp};
+use config::Config;
+use ids::{BuilderName, RepoName, Timestamp};
 use maud::{Markup, html};
 use serde::Serialize;
 use store::read::{BranchRow, Grid, Status};
@@ -42,7 +43,7 @@ pub struct BranchView {
     pub head: CommitView,
     /// Builders that have results here.
     pub builders: usize,
-    /// Those of them whose newest result is a failure.
+    /// Those of them whose newest result is a failure, those with a known issue last.
     pub broken: Vec<BrokenView>,
     /// The newest commits with the worst of each one's results, newest first.
     pub recent: Vec<RecentView>,
@@ -54,6 +55,8 @@ pub struct BrokenView {
     /// Its newest failure, and how many there are in a row.
     pub build: u64,
     pub in_a_row: usize,
+    /// Expected: it counts for nothing else on this page.
+    pub known_issue: bool,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -124,19 +127,26 @@ async fn branch(app: &App, repo: &RepoName, row: &BranchRow) -> Result<Option<Br
                 builder: builder.to_string(),
                 build: newest.id,
                 in_a_row,
+                known_issue: is_known(&config, builder),
             });
         }
     }
+    broken.sort_by_key(|one| one.known_issue);
     Ok(Some(BranchView {
         name: row.branch.to_string(),
         head: (&grid.rows[0].commit).into(),
         builders,
         broken,
-        recent: recent(&grid),
+        recent: recent(&grid, &config),
     }))
 }
 
-fn recent(grid: &Grid) -> Vec<RecentView> {
+fn is_known(config: &Config, builder: &BuilderName) -> bool {
+    let conf = config.builders.get(builder);
+    conf.is_some_and(|conf| !conf.known_issues.is_empty())
+}
+
+fn recent(grid: &Grid, config: &Config) -> Vec<RecentView> {
     const WORST: [Status; 6] = [
         Status::Failed,
         Status::Infra,
@@ -146,12 +156,12 @@ fn recent(grid: &Grid) -> Vec<RecentView> {
         Status::Passed,
     ];
     let one = |row: &store::read::GridRow| {
-        let count = |status: &Status| {
-            row.cells
-                .iter()
-                .filter(|cell| cell.state.status() == *status)
-                .count()
-        };
+        let told = row
+            .cells
+            .iter()
+            .filter(|cell| cell.state.status() != Status::Failed || !is_known(config, &cell.builder));
+        let told: Vec<Status> = told.map(|cell| cell.state.status()).collect();
+        let count = |status: &Status| told.iter().filter(|one| *one == status).count();
         RecentView {
             commit: (&row.commit).into(),
             worst: WORST
@@ -164,13 +174,16 @@ fn recent(grid: &Grid) -> Vec<RecentView> {
     grid.rows.iter().map(one).collect()
 }
 
+impl BranchView {
+    /// How many are broken for no reason that is known.
+    fn unexpected(&self) -> usize {
+        self.broken.iter().filter(|one| !one.known_issue).count()
+    }
+}
+
 fn draw(view: &FarmPage, now: Timestamp) -> Page {
-    let broken: usize = view
-        .repos
-        .iter()
-        .flat_map(|repo| &repo.branches)
-        .map(|branch| branch.broken.len())
-        .sum();
+    let branches = view.repos.iter().flat_map(|repo| &repo.branches);
+    let broken: usize = branches.map(BranchView::unexpected).sum();
     let missing = view.machines < view.machines_expected;
     let body = html! {
         h1.sr { "Farm" }
@@ -222,17 +235,18 @@ fn draw_repo(repo: &RepoView, now: Timestamp) -> Markup {
 }
 
 fn standing(branch: &BranchView) -> Markup {
+    if branch.builders == 0 {
+        return html! { span.dim { "no build yet" } };
+    }
+    let unexpected = branch.unexpected();
     html! {
-        @if branch.builders == 0 { span.dim { "no build yet" } }
-        @else if branch.broken.is_empty() { span.state.passed { (icon("passed")) "all of " (plural(branch.builders as u64, "builder")) } }
-        @else {
-            div.standing {
-                span.state.failed { (icon("failed")) (branch.broken.len()) " of " (branch.builders) }
-                @for one in branch.broken.iter().take(NAMED) {
-                    a.nowrap href={"/build/" (one.build)} title={(one.in_a_row) " failures in a row"} { (one.builder) }
-                }
-                @if branch.broken.len() > NAMED { span.dim { "and " (branch.broken.len() - NAMED) " more" } }
+        div.standing {
+            @if unexpected == 0 { span.state.passed { (icon("passed")) "all of " (plural(branch.builders as u64, "builder")) } }
+            @else { span.state.failed { (icon("failed")) (unexpected) " of " (branch.builders) } }
+            @for one in branch.broken.iter().take(NAMED) {
+                a.nowrap.known[one.known_issue] href={"/build/" (one.build)} title={(one.in_a_row) " failures in a row" @if one.known_issue { ", a known issue" }} { (one.builder) }
             }
+            @if branch.broken.len() > NAMED { span.dim { "and " (branch.broken.len() - NAMED) " more" } }
         }
     }
 }
