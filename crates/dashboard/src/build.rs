@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use runner::Outcome;
 use serde::{Deserialize, Serialize};
 use store::read::{AttemptRow, BuildDetail, HistoryRow, Role};
-use web::{Page, Problem, Section, Visit, duration, icon, plural};
+use web::{Page, Problem, Section, Visit, duration, icon, plural, ticked};
 
 use crate::log::{self, LogView};
 use crate::part::*;
@@ -354,7 +354,7 @@ fn words(view: &BuildPage, now: Timestamp) -> Markup {
             "waiting" => { p.note.waiting {
                 @match &view.waiting {
                     Some(wait) => {
-                        "Waits since " (when(now, wait.requested)) ": " (plain(&wait.reason)) ". "
+                        "Waits since " (when(now, wait.requested)) ": " (ticked(&plain(&wait.reason))) ". "
                         @match wait.after {
                             Some(after) => { (plural(wait.ahead as u64, "build")) " before it, " a href={"/build/" (after)} { "#" (after) } " last. " }
                             None => "It is next. ",
@@ -369,9 +369,9 @@ fn words(view: &BuildPage, now: Timestamp) -> Markup {
                 "Runs since " (when(now, cell.since))
                 @if let Some(machine) = &view.build.machine { " on " a href=(link("/machine/", machine)) { (machine) } } "."
             } }
-            "failed" => { p.note.failed { strong { (plain(&cell.reason)) } " " span.dim { (when(now, cell.since)) ", after " (duration(cell.took_ms)) } } }
+            "failed" => { p.note.failed { strong { (ticked(&plain(&cell.reason))) } " " span.dim { (when(now, cell.since)) ", after " (duration(cell.took_ms)) } } }
             "infra" => { p.note.infra {
-                strong { "The farm is at fault, not the code: " } (plain(&cell.reason)) " "
+                strong { "The farm is at fault, not the code: " } (ticked(&plain(&cell.reason))) " "
                 span.dim { "All tries are used up, " (when(now, cell.since)) "; a retry gives it new ones." }
             } }
             "cancelled" => { p.note { (plain(&cell.reason)) " " span.dim { (when(now, cell.since)) } } }

@@ -26,7 +26,7 @@ pub use head::RawHead;
 pub use listen::{ConnectionInfo, Door, Limits, RawHandler, Server, serve};
 pub use page::{Page, Section, icon};
 pub use problem::Problem;
-pub use say::{Moment, ago, bytes, duration, plural, segment};
+pub use say::{Moment, ago, bytes, duration, plural, segment, ticked};
 pub use site::{Frame, Site, Uncompressed};
 pub use stream::RawStream;
 pub use tls::{TlsError, fingerprint, tls_from_files, tls_of_our_own};

@@ -6,6 +6,8 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 use store::StoreError;
 
+use crate::say::ticked;
+
 /// An answer that says what is wrong and what would be right, as a page or as
 /// `{"error":{"code","message","hint"}}`; [`crate::Site::wrap`] gives it the form that was asked for.
 #[derive(Debug, Clone)]
@@ -73,8 +75,8 @@ impl Problem {
         html! {
             section.problem {
                 p.status { (self.status.as_u16()) " " (self.status.canonical_reason().unwrap_or_default()) }
-                h1 { (self.message) }
-                @if !self.hint.is_empty() { p.hint { (self.hint) } }
+                h1 { (ticked(&self.message)) }
+                @if !self.hint.is_empty() { p.hint { (ticked(&self.hint)) } }
                 p { a href="/" { "Front page" } " · " a href="/builds" { "All builds" } " · " a href="/status" { "Status" } }
                 @if self.status.is_server_error() { p.dim { "Request " code { (request) } } }
             }

@@ -92,6 +92,17 @@ pub fn plural(n: u64, one: &str) -> String {
     }
 }
 
+/// Text in which names stand between backticks, as our messages have them: those as code.
+pub fn ticked(text: &str) -> Markup {
+    let mut parts: Vec<&str> = text.split('`').collect();
+    // A last tick without another is one of the text's own.
+    let rest = parts.len().is_multiple_of(2).then(|| parts.pop()).flatten();
+    html! {
+        @for (n, part) in parts.iter().enumerate() { @if !n.is_multiple_of(2) { code { (part) } } @else { (part) } }
+        @if let Some(rest) = rest { "`" (rest) }
+    }
+}
+
 /// A name as part of a path. Slashes stay, so that branches read well; a last `.json` is hidden from
 /// [`crate::Site::wrap`], which takes it for the wish to have JSON.
 pub fn segment(name: &str) -> String {
@@ -166,6 +177,19 @@ mod tests {
         assert_eq!(moment.to_string(), "2023-11-14 22:13:20 UTC");
         assert!(Moment(Timestamp(i64::MAX)).rfc3339().starts_with("9999"));
         assert!(Moment(Timestamp(i64::MIN)).rfc3339().starts_with("-"));
+    }
+
+    #[test]
+    fn names_in_backticks_become_code() {
+        for (text, wanted) in [
+            ("step `a<b`: exit", "step <code>a&lt;b</code>: exit"),
+            ("`x` and `y`", "<code>x</code> and <code>y</code>"),
+            ("a ` b", "a ` b"),
+            ("`a` b` c", "<code>a</code> b` c"),
+            ("", ""),
+        ] {
+            assert_eq!(ticked(text).into_string(), wanted, "{text}");
+        }
     }
 
     #[test]

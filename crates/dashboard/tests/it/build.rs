@@ -15,7 +15,7 @@ async fn a_failed_build_begins_with_what_failed() {
         "id=\"L5\"",
         "href=\"#L4\"",
         "href=\"/build/7?attempt=1&amp;step=1#L4\"",
-        "step `test`: exit status 2",
+        "step <code>test</code>: exit status 2",
     ]);
     let json = world.json("/build/7").await;
     let failing = &json["log"]["failing"];

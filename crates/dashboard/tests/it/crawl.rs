@@ -181,45 +181,61 @@ async fn odd_addresses_are_answered_with_what_to_do() {
     let world = farm(THEN).await;
     let nothing = hash("main", 99);
     for (path, status, told) in [
-        ("/nowhere", 404, "there is no page `/nowhere`"),
+        ("/nowhere", 404, "there is no page <code>/nowhere</code>"),
         ("/build/999", 404, "there is no build 999"),
-        ("/build/x", 404, "there is no build `x`"),
-        ("/build/%3Cscript%3E", 404, "there is no build `&lt;script&gt;`"),
+        ("/build/x", 404, "there is no build <code>x</code>"),
+        (
+            "/build/%3Cscript%3E",
+            404,
+            "there is no build <code>&lt;script&gt;</code>",
+        ),
         ("/build/7?attempt=9", 404, "build 7 has no attempt 9, it has 1"),
         ("/build/7?step=9", 404, "attempt 7.1 has not begun a step 9"),
         ("/build/7?step=x", 400, "step: invalid digit"),
         ("/build/24/log", 404, "build 24 has not begun"),
         ("/repo/gadget", 404, "There are: widget."),
-        ("/repo/widget/nope", 404, "widget has no branch `nope`"),
-        ("/repo/widget/main?before=x", 400, "`x` is not a full git hash"),
+        ("/repo/widget/nope", 404, "widget has no branch <code>nope</code>"),
+        (
+            "/repo/widget/main?before=x",
+            400,
+            "<code>x</code> is not a full git hash",
+        ),
         (
             &format!("/repo/widget/main?before={nothing}"),
             404,
-            "is not on `main`",
+            "is not on <code>main</code>",
         ),
         (
             "/commit/widget/ffff",
             404,
-            "the farm knows no commit `ffff` of widget",
+            "the farm knows no commit <code>ffff</code> of widget",
         ),
         (
             "/commit/widget/zz",
             404,
-            "the farm knows no commit `zz` of widget",
+            "the farm knows no commit <code>zz</code> of widget",
         ),
         (
             &format!("/cell/widget/{}/nobody", hash("main", 1)),
             404,
             "nobody has no build of widget",
         ),
-        ("/builder/nobody", 404, "there is no builder `nobody`"),
-        ("/machine/nobody", 404, "no machine `nobody` was ever connected"),
+        ("/builder/nobody", 404, "there is no builder <code>nobody</code>"),
+        (
+            "/machine/nobody",
+            404,
+            "no machine <code>nobody</code> was ever connected",
+        ),
         (
             "/builds?status=odd",
             400,
-            "`odd` is no state; there are: waiting, running",
+            "<code>odd</code> is no state; there are: waiting, running",
         ),
-        ("/builds?commit=abc", 400, "`abc` is no full commit hash"),
+        (
+            "/builds?commit=abc",
+            400,
+            "<code>abc</code> is no full commit hash",
+        ),
     ] {
         let answer = world.get(path).await;
         assert_eq!(answer.status.as_u16(), status, "{path}: {}", answer.text());
