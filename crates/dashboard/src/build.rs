@@ -10,7 +10,7 @@ use web::{Page, Problem, Section, Visit, duration, icon, plural, ticked};
 
 use crate::log::{self, LogView};
 use crate::part::*;
-use crate::routes::{Answer, App, default_branch, detail};
+use crate::routes::{Answer, App, attempt, default_branch, detail};
 use crate::view::*;
 
 /// Commits of the builder's history that are looked at, newer and older than the one shown.
@@ -109,11 +109,11 @@ pub async fn build(
     Query(query): Query<BuildQuery>,
 ) -> Answer {
     let detail = detail(&app, &id).await?;
-    let attempt = match query.attempt {
+    let shown = match query.attempt {
         None => detail.attempts.last(),
-        Some(n) => Some(attempt_of(&detail, n)?),
+        n => Some(attempt(&detail, n)?),
     };
-    let log = match attempt {
+    let log = match shown {
         None => None,
         Some(attempt) => log_of(&app, attempt, &query).await?,
     };
@@ -140,15 +140,6 @@ pub async fn build(
         proof: visit.form_proof().to_owned(),
     };
     Ok(visit.answer(&view, |view| draw(view, visit.now)))
-}
-
-fn attempt_of(detail: &BuildDetail, n: u32) -> Result<&AttemptRow, Problem> {
-    let found = detail.attempts.iter().find(|attempt| attempt.attempt.n == n);
-    found.ok_or_else(|| {
-        let (build, there) = (detail.row.build, detail.attempts.len());
-        let what = format!("build {build} has no attempt {n}, it has {there}");
-        Problem::not_found("no_attempt", what).hint(format!("/build/{build} shows the latest."))
-    })
 }
 
 async fn log_of(app: &App, attempt: &AttemptRow, query: &BuildQuery) -> Result<Option<LogView>, Problem> {

@@ -12,12 +12,11 @@ use futures_util::stream;
 use ids::{AttemptId, StepId};
 use maud::{Render, html};
 use serde::Deserialize;
-use store::read::{AttemptRow, BuildDetail};
 use web::{Problem, Uncompressed};
 
 use crate::ansi::Look;
 use crate::log;
-use crate::routes::{Answer, App, detail};
+use crate::routes::{Answer, App, attempt, detail};
 
 /// How much of a log is read at once.
 const PIECE: u64 = 1 << 20;
@@ -128,21 +127,6 @@ fn gone() -> Problem {
         "this log was deleted because of its age",
     )
     .hint("`keep_logs` in the configuration says how long logs are kept. A retry makes another.")
-}
-
-fn attempt(detail: &BuildDetail, n: Option<u32>) -> Result<&AttemptRow, Problem> {
-    let found = match n {
-        None => detail.attempts.last(),
-        Some(n) => detail.attempts.iter().find(|attempt| attempt.attempt.n == n),
-    };
-    found.ok_or_else(|| {
-        let (build, there) = (detail.row.build, detail.attempts.len());
-        let what = match n {
-            None => format!("build {build} has not begun"),
-            Some(n) => format!("build {build} has no attempt {n}, it has {there}"),
-        };
-        Problem::not_found("no_attempt", what)
-    })
 }
 
 #[derive(Debug, PartialEq)]

@@ -9,7 +9,7 @@ use blobs::LogStore;
 use futures_util::stream;
 use ids::{BranchName, BuildId, RepoName};
 use store::Store;
-use store::read::BuildDetail;
+use store::read::{AttemptRow, BuildDetail};
 use web::{Problem, Site};
 
 use crate::{Dashboard, Live};
@@ -106,6 +106,22 @@ pub async fn detail(app: &App, id: &str) -> Result<BuildDetail, Problem> {
     found.ok_or_else(|| {
         Problem::not_found("no_build", format!("there is no build {id}"))
             .hint("Builds are counted from 1; /builds has the newest.")
+    })
+}
+
+/// The latest attempt, or the one with a number.
+pub fn attempt(detail: &BuildDetail, n: Option<u32>) -> Result<&AttemptRow, Problem> {
+    let found = match n {
+        None => detail.attempts.last(),
+        Some(n) => detail.attempts.iter().find(|attempt| attempt.attempt.n == n),
+    };
+    found.ok_or_else(|| {
+        let (build, there) = (detail.row.build, detail.attempts.len());
+        let what = match n {
+            None => format!("build {build} has not begun"),
+            Some(n) => format!("build {build} has no attempt {n}, it has {there}"),
+        };
+        Problem::not_found("no_attempt", what)
     })
 }
 

@@ -16,10 +16,10 @@ mod assets;
 mod events; // server-sent events
 mod page; // the page shell
 mod problem; // errors for people and for programs
-mod say;
+mod say; // times, durations and addresses as people read them
 mod sign_in;
 mod site; // what goes around every route
-mod visit; // who asks, for what, in which form // times, durations and addresses as people read them
+mod visit; // who asks, for what, in which form
 
 pub use events::{EVENT_LIMIT, events};
 pub use head::RawHead;
