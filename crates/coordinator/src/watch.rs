@@ -72,7 +72,7 @@ impl Watch {
             if !new && !all {
                 continue;
             }
-            match self.one(&config, repo, conf, &look, new).await {
+            match self.one(&config, repo, conf, &look, new, all).await {
                 Ok(true) => {
                     taken_in.insert(repo.clone(), look.count);
                 }
@@ -92,6 +92,7 @@ impl Watch {
         conf: &Repo,
         look: &Look,
         new: bool,
+        all: bool,
     ) -> anyhow::Result<bool> {
         let default = look.seen.as_ref().and_then(|seen| seen.default_branch.as_ref());
         if new {
@@ -115,7 +116,8 @@ impl Watch {
             }
             failed?;
         }
-        self.compare(config, repo, conf).await?;
+        // Between rounds that follow each other at once, every branch would be compared far too often.
+        self.compare(config, repo, conf, done || all).await?;
         Ok(done)
     }
 
@@ -164,8 +166,15 @@ impl Watch {
         Ok(())
     }
 
-    /// Asks for every cell that should have a build and has none, newest commits first.
-    async fn compare(&self, config: &Config, repo: &RepoName, conf: &Repo) -> anyhow::Result<()> {
+    /// Asks for every cell that should have a build and has none, newest commits first: of all branches,
+    /// or of the default one.
+    async fn compare(
+        &self,
+        config: &Config,
+        repo: &RepoName,
+        conf: &Repo,
+        all_branches: bool,
+    ) -> anyhow::Result<()> {
         let default = self
             .store
             .repos()
@@ -174,7 +183,8 @@ impl Watch {
             .find(|row| &row.repo == repo);
         let default = default.and_then(|row| row.default_branch);
         for branch in self.store.branches(Some(repo)).await? {
-            if branch.gone || !conf.tracks(&branch.branch, default.as_ref()) {
+            let wanted = all_branches || Some(&branch.branch) == default.as_ref();
+            if branch.gone || !wanted || !conf.tracks(&branch.branch, default.as_ref()) {
                 continue;
             }
             let builders: Vec<_> = config

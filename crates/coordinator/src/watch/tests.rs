@@ -50,7 +50,7 @@ impl World {
         let stop = CancellationToken::new();
         let mut parts = JoinSet::new();
         parts.spawn(mirror.clone().run(stop.clone()));
-        let (inputs, wants) = mpsc::channel(1024);
+        let (inputs, wants) = mpsc::channel(64);
         let config = Arc::new(tokio::sync::watch::Sender::new(Arc::new(config)));
         World {
             upstream,
@@ -210,10 +210,14 @@ async fn many_branches_are_recorded_in_rounds_of_bounded_work() {
     world.looked(1).await;
     world.watch.mirror.poke_all();
     world.looked(2).await;
-    let mut recorded = Vec::new();
+    let (mut recorded, mut wanted) = (Vec::new(), Vec::new());
     while world.round().await {
         recorded.push(world.branches().await.split(' ').count());
+        let wants = std::iter::from_fn(|| world.wants.try_recv().ok());
+        wanted.push(wants.count());
     }
+    // Meanwhile only the default branch is compared.
+    assert_eq!(wanted, [1, 1]);
     // The last round asked for no other.
     assert_eq!(recorded, [BRANCHES_MAX, 2 * BRANCHES_MAX]);
     assert_eq!(world.branches().await.split(' ').count(), 2 * BRANCHES_MAX + 1);
