@@ -8,7 +8,10 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::until;
+use crate::{until, until_within};
+
+/// For a build to be done, on a machine that does much else.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(400);
 
 /// A farm in a folder: state in `state`, what it says in `said`. Killed when dropped.
 pub struct Process {
@@ -19,7 +22,14 @@ pub struct Process {
 impl Process {
     /// Runs burrow with `args` in the folder `at`, until its pages are up.
     pub fn start(dir: &Path, at: &Path, args: &[&str]) -> Process {
-        let mut process = Process::begin(dir, at, args);
+        Process::start_with(dir, at, args, &[])
+    }
+
+    /// The same with other variables in its environment.
+    pub fn start_with(dir: &Path, at: &Path, args: &[&str], env: &[(&str, &str)]) -> Process {
+        // Of one that was here before and did not end well.
+        let _ = fs::remove_file(dir.join("state/server.json"));
+        let mut process = Process::begin(dir, at, args, env);
         until("the farm is up", || {
             let ended = process.child.try_wait().expect("it can be waited for");
             assert!(ended.is_none(), "it ended: {}", process.said());
@@ -28,7 +38,7 @@ impl Process {
         process
     }
 
-    fn begin(dir: &Path, at: &Path, args: &[&str]) -> Process {
+    fn begin(dir: &Path, at: &Path, args: &[&str], env: &[(&str, &str)]) -> Process {
         let said = File::create(dir.join("said")).expect("a file");
         let child = Command::new(env!("CARGO_BIN_EXE_burrow"))
             .args(args)
@@ -38,6 +48,7 @@ impl Process {
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env_remove("BURROW_TOKEN")
             .env_remove("BURROW_SERVER")
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(said.try_clone().expect("a file"))
             .stderr(said)
@@ -95,7 +106,8 @@ impl Process {
 
     /// Waits until the one newest build of the repository is done.
     pub fn done(&self, repo: &str) -> Value {
-        until(&format!("the newest build of {repo} is done"), || {
+        // A compiler may have to build its own library first.
+        until_within(LIMIT, &format!("the newest build of {repo} is done"), || {
             let newest = self.builds(repo).into_iter().next()?;
             let open = ["waiting", "running"]
                 .iter()

@@ -4,6 +4,8 @@ mod bad_input;
 mod dial_in;
 mod farm;
 mod gomote;
+mod large;
+mod newcomer;
 mod peers;
 mod reload;
 
@@ -60,13 +62,17 @@ impl Drop for Farm {
     }
 }
 
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    until_within(LIMIT, what, look)
+}
+
+fn until_within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(began.elapsed() < LIMIT, "gave up waiting until {what}");
+        assert!(began.elapsed() < limit, "gave up waiting until {what}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
