@@ -5,13 +5,14 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::{until, until_within};
 
 /// For a build to be done, on a machine that does much else.
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(400);
+const LIMIT: Duration = Duration::from_secs(400);
 
 /// A farm in a folder: state in `state`, what it says in `said`. Killed when dropped.
 pub struct Process {
@@ -29,7 +30,9 @@ impl Process {
     pub fn start_with(dir: &Path, at: &Path, args: &[&str], env: &[(&str, &str)]) -> Process {
         // Of one that was here before and did not end well.
         let _ = fs::remove_file(dir.join("state/server.json"));
-        let mut process = Process::begin(dir, at, args, env);
+        let state = dir.join("state");
+        let args = [args, &["--state-dir", state.to_str().expect("a path")]].concat();
+        let mut process = Process::begin(dir, at, &args, env);
         until("the farm is up", || {
             let ended = process.child.try_wait().expect("it can be waited for");
             assert!(ended.is_none(), "it ended: {}", process.said());
@@ -42,8 +45,6 @@ impl Process {
         let said = File::create(dir.join("said")).expect("a file");
         let child = Command::new(env!("CARGO_BIN_EXE_burrow"))
             .args(args)
-            .arg("--state-dir")
-            .arg(dir.join("state"))
             .current_dir(at)
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env_remove("BURROW_TOKEN")
@@ -142,13 +143,13 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // Cleanly, so that its buildlets end; one that does not listen is killed.
-        let term = Command::new("kill").arg(self.child.id().to_string()).status();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while term.as_ref().is_ok_and(|status| status.success())
-            && matches!(self.child.try_wait(), Ok(None))
-            && std::time::Instant::now() < deadline
-        {
-            std::thread::sleep(std::time::Duration::from_millis(50));
+        let runs = |child: &mut Child| matches!(child.try_wait(), Ok(None));
+        if runs(&mut self.child) {
+            let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        }
+        let began = Instant::now();
+        while runs(&mut self.child) && began.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(50));
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -157,18 +158,13 @@ impl Drop for Process {
 
 /// What burrow says that ends by itself, and how it ends.
 pub fn refused(at: &Path, args: &[&str]) -> (i32, String) {
-    let out = Command::new(env!("CARGO_BIN_EXE_burrow"))
-        .args(args)
-        .current_dir(at)
-        .env_remove("BURROW_TOKEN")
-        .env_remove("BURROW_SERVER")
-        .output()
-        .expect("burrow runs");
-    let said = [out.stdout, out.stderr].concat();
-    (
-        out.status.code().unwrap_or(-1),
-        String::from_utf8_lossy(&said).into_owned(),
-    )
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut process = Process::begin(folder.path(), at, args, &[]);
+    let limit = Duration::from_secs(40);
+    let ended = until_within(limit, &format!("burrow {args:?} has ended"), || {
+        process.child.try_wait().expect("it can be waited for")
+    });
+    (ended.code().unwrap_or(-1), process.said())
 }
 
 pub fn git(dir: &Path, args: &[&str]) -> String {

@@ -1,6 +1,7 @@
 //! `burrow up` for somebody who has a repository and has read nothing.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 
 use crate::farm::{Process, git, refused, repository};
@@ -223,12 +224,23 @@ fn places_that_cannot_be_built_say_what_would_help() {
     no_password_is_said(folder.path());
 }
 
+/// Neither to the user nor, by git's command line, to others on the machine.
 fn no_password_is_said(dir: &Path) {
-    // Nobody listens there.
-    let url = "http://amy:pa55-never-shown@127.0.0.1:9/w";
-    let (code, said) = refused(dir, &["up", "--open-nothing", "--repo", url]);
-    assert!(
-        code == 1 && said.contains("127.0.0.1:9") && !said.contains("pa55"),
-        "{said}"
-    );
+    const PASSWORD: &str = "pa55-of-amy";
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = server.local_addr().expect("an address");
+    let asked = std::thread::spawn(move || {
+        // It waits for an answer, and gets none.
+        let _asker = server.accept().expect("git asks");
+        let processes = fs::read_dir("/proc").expect("/proc is there").flatten();
+        let lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+        let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
+        let git = lines.filter(|line| line.starts_with("git") || line.contains("/git"));
+        git.filter(|line| line.contains(PASSWORD)).collect::<Vec<_>>()
+    });
+    let url = format!("http://amy:{PASSWORD}@{address}/w");
+    let (code, said) = refused(dir, &["up", "--open-nothing", "--repo", &url]);
+    assert!(code == 1 && said.contains(&address.to_string()), "{said}");
+    assert!(!said.contains(PASSWORD), "{said}");
+    assert_eq!(asked.join().expect("no panic"), Vec::<String>::new());
 }
