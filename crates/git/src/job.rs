@@ -272,10 +272,13 @@ mod tests {
         let told = folder.path().join("pid");
         // Its first process has ended, and the second keeps the pipes open.
         let script = format!("sleep 1000 & echo $! > '{}'", told.display());
-        let error = shell(&script).end(limits(60_000, 300)).await.expect_err("silent");
+        let error = shell(&script)
+            .end(limits(60_000, 2_000))
+            .await
+            .expect_err("silent");
         assert_eq!(
             error.to_string(),
-            "git sh was given up: it printed nothing for 0 s"
+            "git sh was given up: it printed nothing for 2 s"
         );
         until_gone(&first_line(&told).await).await;
     }
@@ -293,9 +296,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_that_prints_may_take_long_but_not_for_ever() {
-        let script = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.2; done";
+        let script = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done";
         let printed = shell(script)
-            .printed(limits(60_000, 1_000))
+            .printed(limits(60_000, 2_000))
             .await
             .expect("it ends well");
         assert_eq!(printed.out, b"1\n2\n3\n4\n5\n6\n");
