@@ -15,6 +15,8 @@ pub const BURROW_EXEC: &str = "/burrow/exec";
 
 /// Trailer of `/exec`: `ok`, or why the command failed.
 pub const PROCESS_STATE: &str = "process-state";
+/// Trailer in place of [`PROCESS_STATE`]: why the machine failed the command.
+pub const BURROW_ERROR: &str = "burrow-error";
 /// Header of `GET /burrow/exec/ID`: the stream offset of the body's first byte.
 pub const BURROW_OFFSET: &str = "burrow-offset";
 /// Trailer of `GET /burrow/exec/ID`: JSON with `exit`, `signal`, `wall_ms`, `strays`, `bytes`.

@@ -116,13 +116,8 @@ pub(crate) fn last_line(log: &Path) -> Option<String> {
     )
 }
 
-/// The buildlets of this slot that run, by their command lines: those that name its report. On
-/// systems without `/proc` none are found.
-pub(crate) fn find(folder: &Folder) -> Vec<u32> {
-    processes().filter(|&pid| is_of(pid, folder)).collect()
-}
-
-/// Whether this process is a buildlet of this slot. A zombie has no command line and is none.
+/// Whether this process is a buildlet of this slot: its command line names the slot's report. A zombie has
+/// no command line and is none; on systems without `/proc` none are found.
 pub(crate) fn is_of(pid: u32, folder: &Folder) -> bool {
     let Some(report) = folder.report.to_str() else {
         return false;
@@ -140,18 +135,17 @@ pub(crate) fn can_look() -> bool {
     Path::new("/proc/self/cmdline").exists()
 }
 
-/// The commands that buildlets of this slot have started, and what these started: all whose
+/// Whether this is a command that a buildlet of this slot has started, or what that started: its
 /// environment has the slot's work directory as `WORKDIR`, which every buildlet sets.
-fn find_commands(folder: &Folder) -> Vec<u32> {
-    let Some(work) = folder.work.to_str() else {
-        return Vec::new();
+fn is_command(pid: u32, folder: &Folder) -> bool {
+    // As the buildlet writes it.
+    let work = folder.work.canonicalize().unwrap_or_else(|_| folder.work.clone());
+    let Some(work) = work.to_str() else {
+        return false;
     };
     let wanted = format!("WORKDIR={work}");
-    let of_slot = |pid: &u32| {
-        let environ = std::fs::read(format!("/proc/{pid}/environ"));
-        environ.is_ok_and(|environ| environ.split(|&b| b == 0).any(|pair| pair == wanted.as_bytes()))
-    };
-    processes().filter(of_slot).collect()
+    let environ = std::fs::read(format!("/proc/{pid}/environ"));
+    environ.is_ok_and(|environ| environ.split(|&b| b == 0).any(|pair| pair == wanted.as_bytes()))
 }
 
 fn processes() -> impl Iterator<Item = u32> {
@@ -161,22 +155,81 @@ fn processes() -> impl Iterator<Item = u32> {
 
 /// Kills the buildlets of this slot, whoever started them, and then their commands. Blocks.
 pub(crate) fn kill_all(folder: &Folder) {
-    #[cfg(unix)]
-    {
-        use rustix::process::{Pid, Signal, kill_process};
-        // A command that forks while we look is found the next time round.
-        for _ in 0..5 {
-            let mut found = find(folder);
-            found.extend(find_commands(folder));
-            if found.is_empty() {
-                return;
-            }
-            for pid in found
-                .into_iter()
-                .filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
-            {
-                let _ = kill_process(pid, Signal::KILL);
-            }
+    // A command that forks while we look is found the next time round.
+    for _ in 0..5 {
+        let of_slot = |pid: u32| is_of(pid, folder) || is_command(pid, folder);
+        let found: Vec<u32> = processes().filter(|&pid| of_slot(pid)).collect();
+        if found.is_empty() {
+            return;
         }
+        for pid in found {
+            kill(pid, of_slot);
+        }
+    }
+}
+
+/// Kills a process if it is still wanted: its number may be another's since it was found.
+#[cfg(unix)]
+fn kill(pid: u32, wanted: impl Fn(u32) -> bool) {
+    use rustix::process::{Pid, Signal, kill_process};
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+        if let Ok(held) = pidfd_open(number, PidfdFlags::empty()) {
+            if wanted(pid) {
+                let _ = pidfd_send_signal(&held, Signal::KILL);
+            }
+            return;
+        }
+    }
+    if wanted(pid) {
+        let _ = kill_process(number, Signal::KILL);
+    }
+}
+
+#[cfg(not(unix))]
+fn kill(_: u32, _: impl Fn(u32) -> bool) {}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    #[test]
+    fn only_processes_of_the_own_slot_are_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path().join("1"));
+        std::fs::create_dir_all(&folder.work).unwrap();
+        let work = folder.work.canonicalize().unwrap().display().to_string();
+        // A shell that waits for input, with the arguments of a buildlet.
+        let process = |workdir: &str, report: &Path| {
+            let mut command = Command::new("sh");
+            command
+                .args(["-c", "read x", "buildlet", "-report-file"])
+                .arg(report)
+                .stdin(Stdio::piped());
+            command.env("WORKDIR", workdir).spawn().unwrap()
+        };
+        let (other, nowhere) = (dir.path().join("2/report.json"), Path::new("-"));
+        let mut strangers = [
+            process(&format!("{work}2"), nowhere),
+            process(&format!("{work}/below"), nowhere),
+            process("/", &other),
+            process("/", &folder.report.with_extension("json2")),
+        ];
+        let mut own = [process(&work, nowhere), process("/", &folder.report)];
+        kill_all(&folder);
+        let lives = |child: &mut Child| child.try_wait().unwrap().is_none();
+        let ended = own.each_mut().map(|child| !child.wait().unwrap().success());
+        let alive = strangers.each_mut().map(lives);
+        for stranger in &mut strangers {
+            stranger.kill().unwrap();
+            stranger.wait().unwrap();
+        }
+        assert_eq!((ended, alive), ([true; 2], [true; 4]));
     }
 }

@@ -315,6 +315,14 @@ impl Answer {
         }
     }
 
+    /// What the machine says for itself.
+    pub fn failed(&self, why: &[u8]) -> CallError {
+        CallError::Failed {
+            host: self.inner.peer.host.clone(),
+            why: excerpt(why, REASON_LIMIT),
+        }
+    }
+
     pub fn gone(&self, source: io::Error) -> CallError {
         self.inner.peer.gone(self.request, source)
     }

@@ -36,6 +36,10 @@ pub enum CallError {
         found: String,
         wanted: &'static str,
     },
+    /// The machine failed a command, as with a full disk: how it would have ended is not known, and asking
+    /// again brings the same.
+    #[error("buildlet {host} failed the command: {why}")]
+    Failed { host: MachineId, why: String },
     /// A file on this side could not be read or written: the buildlet is not at fault.
     #[error("cannot {what} for buildlet {host}")]
     Local {

@@ -224,7 +224,7 @@ impl Client {
     ///
     /// 20 s for the head of the answer; from there on no limit but the caller's, who drops the
     /// future. A stream that is cut, or ends without saying how the command ended, is
-    /// [`CallError::Gone`].
+    /// [`CallError::Gone`]; a command that the machine failed is [`CallError::Failed`].
     pub async fn exec<F, Fut>(&self, spec: &ExecSpec, mut output: F) -> Result<ProcessState, CallError>
     where
         F: FnMut(Bytes) -> Fut,
@@ -264,7 +264,7 @@ impl Client {
     /// is read. The first piece begins past `offset` if the buildlet had to drop some.
     ///
     /// 20 s for the head of the answer; from there on no limit but the caller's. After
-    /// [`FollowError::Call`] the command may well run on: follow it again from where the pieces end.
+    /// [`CallError::Failed`] there is no more to come; after any other [`FollowError::Call`] the command may well run on: follow it again from where the pieces end.
     pub async fn follow_exec<F, Fut>(
         &self,
         id: &str,
@@ -464,6 +464,9 @@ struct ExecDetail {
 }
 
 fn process_state(answer: &Answer) -> Result<ProcessState, CallError> {
+    if let Some(why) = answer.trailer(wire::BURROW_ERROR) {
+        return Err(answer.failed(why));
+    }
     ProcessState::parse(answer.trailer(wire::PROCESS_STATE))
         .map_err(|missing| answer.gone(io::Error::new(io::ErrorKind::UnexpectedEof, missing)))
 }

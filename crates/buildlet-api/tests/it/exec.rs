@@ -80,6 +80,24 @@ async fn a_stream_without_a_state_or_an_end_is_a_machine_failure() {
 }
 
 #[tokio::test]
+async fn a_machine_that_failed_a_command_says_why_and_is_not_asked_again() {
+    let why = "its output cannot be kept on this machine: no space left on device";
+    let answer = format!("{HEAD}2\r\nab\r\n0\r\nBurrow-Error: {why}\r\nBurrow-Exec: {{}}\r\n\r\n");
+    let (output, result) = exec(&answer).await;
+    assert_eq!(output, "ab");
+    assert!(matches!(result, Err(CallError::Failed { why: said, .. }) if said == why));
+    let server = Server::play(&[&[&answer]]).await;
+    let (_, result) = follow(&server.client, 0).await;
+    let Err(FollowError::Call(error @ CallError::Failed { .. })) = result else {
+        panic!("{result:?}")
+    };
+    assert_eq!(
+        error.to_string(),
+        format!("buildlet m1 failed the command: {why}")
+    );
+}
+
+#[tokio::test]
 async fn a_command_refused_before_its_start_says_why() {
     let body = "invalid 'cmd' parameter: command \"x\" not found\n";
     let answer = format!(

@@ -5,7 +5,7 @@ use std::future::ready;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use buildlet_api::{Client, ExecSpec, FollowError, ListOptions, ProcessState, Upload};
+use buildlet_api::{CallError, Client, ExecSpec, FollowError, ListOptions, ProcessState, Upload};
 use bytes::Bytes;
 use rustix::process::Pid;
 use tokio::sync::oneshot;
@@ -170,6 +170,24 @@ async fn a_command_past_its_wall_time_is_killed() {
     let (output, state, ..) = follow(&client, "1.1.0", 0).await;
     assert!(output.starts_with("one"), "{output}");
     assert!(!state.is_ok(), "{state}");
+    farm.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_command_whose_output_cannot_be_kept_is_the_machines_failure() {
+    let Some(binary) = buildlet() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut farm = Farm::start(folder.path(), &binary, 1, &[]);
+    let client = farm.up().await.client;
+    // As a disk that is full.
+    std::os::unix::fs::symlink("/dev/full", folder.path().join("1/state/execs/1.1.0")).unwrap();
+    client.start_exec("1.1.0", &gated(), None).await.unwrap();
+    let failed = client.follow_exec("1.1.0", 0, |_, _| ready(())).await;
+    let wanted = "its output cannot be kept on this machine: no space left on device";
+    assert!(
+        matches!(&failed, Err(FollowError::Call(CallError::Failed { why, .. })) if why == wanted),
+        "{failed:?}"
+    );
     farm.shut_down().await;
 }
 
