@@ -18,8 +18,9 @@ fn what_a_command_leaves_behind_is_killed_and_named() {
     // Numbers that no other test sleeps for: in the group, in a session of its own, and with neither
     // parents nor environment nor the output.
     let answer = machine.sh(
-        "sleep 71001 & setsid sleep 71002 & (env -i setsid sleep 71003 >/dev/null 2>&1 &); \
-         while [ $(ps -eo args | grep -c '^sleep 7100') -lt 3 ]; do sleep 0.01; done; echo done",
+        "sh -c 'echo > a; exec sleep 71001' & setsid sh -c 'echo > b; exec sleep 71002' & \
+         (env -i setsid sh -c 'echo > c; exec sleep 71003' >/dev/null 2>&1 &); \
+         while [ ! -e a -o ! -e b -o ! -e c ]; do sleep 0.01; done; sleep 0.1; echo done",
     );
     assert_eq!(answer.state(), "ok");
     let text = answer.text();
@@ -44,13 +45,13 @@ fn one_commands_end_is_not_anothers() {
         ("cmdArg", "-c"),
         (
             "cmdArg",
-            "setsid sleep 72001 & while [ ! -e gate ]; do sleep 0.01; done; printf alive",
+            "setsid sh -c 'echo > begun; exec sleep 72001' & while [ ! -e gate ]; do sleep 0.01; done; printf alive",
         ),
     ];
     machine.post("/burrow/exec?id=long", &running);
     assert_eq!(
         machine
-            .sh("while ! ps -eo args | grep -q '^sleep 72001'; do sleep 0.01; done")
+            .sh("while [ ! -e begun ]; do sleep 0.01; done; sleep 0.1")
             .state(),
         "ok"
     );
