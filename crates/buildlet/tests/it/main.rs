@@ -3,6 +3,7 @@
 mod archives; // what goes in and comes out as tar.gz
 mod commands; // what runs
 mod doors; // TLS, passwords, signals, ends
+mod go; // against the originals
 mod listings;
 mod machine;
 mod strays; // what commands leave behind
