@@ -8,10 +8,12 @@
 //! and each connection the coordinator wants is dialled back by the buildlet. Start at
 //! [`v2::Dialer`] (the coordinator) or [`v2::Listener`] (the buildlet).
 //!
-//! Deliberately absent: version 1, the framed multiplexer of buildlets older than 23.
+//! [`v1`] is what coordinators and buildlets older than that speak: all connections multiplexed over one.
+//! Coordinators speak first in both, and the first byte tells which it is: `{` or `N`.
 //!
-//! Source: golang/build `revdial/v2/revdial.go`.
+//! Source: golang/build `revdial/v2/revdial.go`, `revdial/revdial.go` (2018).
 //!
 //! [`Duration`]: std::time::Duration
 
+pub mod v1;
 pub mod v2;
