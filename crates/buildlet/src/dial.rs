@@ -137,7 +137,7 @@ pub fn secure(
         if !tls.is_handshaking() {
             return Ok(StreamOwned::new(tls, tcp));
         }
-        wait_until(&tcp, deadline)?;
+        tcp.set_read_timeout(Some(left(deadline)?))?;
         if tls.read_tls(&mut tcp)? == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -182,7 +182,7 @@ pub fn upgrade(
         connection.send(request.as_bytes())?;
         let head = answer_head(&mut connection, deadline)?;
         if head.status == 101 {
-            connection.stream.tcp().set_read_timeout(None)?;
+            connection.stream.set_read_timeout(None)?;
             return Ok(connection);
         }
         let text = body_text(&mut connection, &head)?;
@@ -219,7 +219,7 @@ pub fn answer_head(connection: &mut Buffered, deadline: Instant) -> io::Result<A
             connection.have.drain(..used);
             return Ok(head);
         }
-        wait_until(connection.stream.tcp(), deadline)?;
+        connection.stream.set_read_timeout(Some(left(deadline)?))?;
         if connection.fill()? == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -242,11 +242,6 @@ pub fn tcp(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
         }
     }
     Err(last)
-}
-
-/// Sets how long the next read may take.
-fn wait_until(tcp: &TcpStream, deadline: Instant) -> io::Result<()> {
-    tcp.set_read_timeout(Some(left(deadline)?))
 }
 
 fn left(deadline: Instant) -> io::Result<Duration> {

@@ -124,7 +124,7 @@ impl Execs {
 
     /// Starts the command unless one of that name is known. `true`: started now.
     pub fn start(&self, id: &str, spec: &Spec) -> Result<bool, Refusal> {
-        reap(&self.leaders.lock().expect("no holder panics"));
+        reap(&self.leaders.lock().expect("no holder panics"), &strays::table());
         let mut known = self.known.lock().expect("no holder panics");
         known.retain(|_, exec| !exec.is_forgotten());
         if known.contains_key(id) {
@@ -428,14 +428,15 @@ impl Exec {
     fn end_strays(&self, leader: i32) -> Vec<Process> {
         let find = || {
             let leaders = self.leaders.lock().expect("no holder panics");
-            reap(&leaders);
+            let table = strays::table();
+            reap(&leaders, &table);
             let owner = Owner {
                 leader,
                 mark: &self.mark,
                 adopter: std::process::id() as i32,
                 leaders: &leaders,
             };
-            strays::of(&owner, &strays::table(), |pid| strays::is_marked(pid, owner.mark))
+            strays::of(&owner, &table, |pid| strays::is_marked(pid, owner.mark))
         };
         let gone_within = |limit: Duration| {
             let deadline = Instant::now() + limit;
@@ -513,9 +514,8 @@ fn in_own_session(command: &mut Command) {
 }
 
 /// Waits for adopted processes that have ended.
-fn reap(leaders: &BTreeSet<i32>) {
-    let table = strays::table();
-    for pid in strays::adopted_dead(std::process::id() as i32, leaders, &table) {
+fn reap(leaders: &BTreeSet<i32>, table: &[Process]) {
+    for pid in strays::adopted_dead(std::process::id() as i32, leaders, table) {
         // Waited for meanwhile is as good.
         let _ = waitpid(Some(pid), WaitOptions::NOHANG);
     }

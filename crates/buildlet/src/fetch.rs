@@ -113,7 +113,7 @@ impl Fetcher {
             let head = answer_head(&mut connection, Instant::now() + HEAD_LIMIT).map_err(broken)?;
             match head.status {
                 200 => {
-                    let stalled = connection.stream.tcp().set_read_timeout(Some(STALL_LIMIT));
+                    let stalled = connection.stream.set_read_timeout(Some(STALL_LIMIT));
                     stalled.map_err(broken)?;
                     let body =
                         BodyDecoder::of_answer(&head).map_err(|why| format!("fetching {url}: {why}"))?;

@@ -8,6 +8,7 @@
 
 mod beneath; // paths that stay below a folder
 mod command; // what to run, resolved
+mod control; // the connection that was registered
 mod dial; // connections to the coordinator
 mod exec; // commands that outlive their connection
 mod fetch; // archives by URL
@@ -16,6 +17,7 @@ mod flags; // what to be told
 mod form; // urlencoded pairs
 mod gomode; // modes as Go writes them
 mod list; // what is read from the working directory
+mod multiplexed; // connections within it, before 2019
 mod reverse; // dialling in
 mod run; // the program
 mod server; // one connection

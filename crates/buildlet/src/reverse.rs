@@ -5,29 +5,25 @@
 //!
 //! Source: golang/build `cmd/buildlet/reverse.go`, `revdial/v2/revdial.go`.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
 use revdial::v2::{Listener, ListenerEvent, pickup_failed_line};
-use rustls::ClientConnection;
 
+use crate::control::{Control, SILENCE_LIMIT};
 use crate::dial::{Coordinator, UpgradeError, upgrade};
+use crate::multiplexed;
 use crate::server::{PROTOCOL, Server};
 use crate::stream::{Buffered, Stream};
 
-/// Without a line from the coordinator, which owes one every 30 s.
-const SILENCE_LIMIT: Duration = Duration::from_secs(100);
 /// From a request for a connection to its 101; also for a registration.
 const PICKUP_LIMIT: Duration = Duration::from_secs(30);
 /// Connections on their way at once.
 const PICKUPS_MAX: usize = 64;
-/// For one control line to be taken.
-const WRITE_LIMIT: Duration = Duration::from_secs(10);
+pub const CLOSED: &str = "the coordinator closed the connection";
 /// The longest pause between two registrations.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -58,7 +54,7 @@ pub fn run(server: &Arc<Server>, coordinator: &Arc<Coordinator>, identity: &Iden
                 let control = Arc::new(control);
                 let why = listen(&control, server, coordinator);
                 // Its pick-ups may hold it a while: the coordinator shall not.
-                let _ = control.tcp.shutdown(std::net::Shutdown::Both);
+                control.close();
                 why
             }
             Err(UpgradeError::Refused { status, text }) if is_final(status) => {
@@ -66,6 +62,12 @@ pub fn run(server: &Arc<Server>, coordinator: &Arc<Coordinator>, identity: &Iden
             }
             Err(why) => why.to_string(),
         };
+        if server.is_ending() {
+            // Whoever ends it ends the process, too.
+            loop {
+                std::thread::park();
+            }
+        }
         let pause = pause(failures, random());
         failures += 1;
         eprintln!(
@@ -114,102 +116,32 @@ fn register(coordinator: &Coordinator, identity: &Identity, instance: &str) -> R
         &headers,
         deadline,
     )?;
-    let Stream::Dialled(tls) = opened.stream else {
-        return Err(io::Error::other("not a dialled connection").into());
-    };
-    let (tls, tcp) = tls.into_parts();
-    tcp.set_write_timeout(Some(WRITE_LIMIT))?;
-    Ok(Control {
-        tcp,
-        tls: Mutex::new(tls),
-        early: opened.have,
-    })
+    Ok(Control::new(opened)?)
 }
 
-/// The control connection. One thread waits for its bytes, any may send a line: TLS is locked only
-/// while bytes pass through it.
-struct Control {
-    tcp: TcpStream,
-    tls: Mutex<ClientConnection>,
-    /// What came with the 101.
-    early: Vec<u8>,
-}
-
-impl Control {
-    /// What the coordinator sent next; empty: it has closed.
-    fn receive(&self, deadline: Instant) -> io::Result<Vec<u8>> {
-        let mut plain = self.decrypted(&[])?;
-        let mut piece = [0; 4096];
-        while plain.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(silent());
-            }
-            self.tcp.set_read_timeout(Some(left))?;
-            match (&self.tcp).read(&mut piece) {
-                Ok(0) => return Ok(Vec::new()),
-                Ok(n) => plain = self.decrypted(&piece[..n])?,
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                Err(why) if matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                    return Err(silent());
-                }
-                Err(why) => return Err(why),
-            }
-        }
-        Ok(plain)
-    }
-
-    fn decrypted(&self, mut bytes: &[u8]) -> io::Result<Vec<u8>> {
-        let mut tls = self.tls.lock().expect("no holder panics");
-        let mut plain = Vec::new();
-        loop {
-            if !bytes.is_empty() {
-                tls.read_tls(&mut bytes)?;
-            }
-            let state = tls.process_new_packets().map_err(io::Error::other)?;
-            let had = plain.len();
-            plain.resize(had + state.plaintext_bytes_to_read(), 0);
-            tls.reader().read_exact(&mut plain[had..])?;
-            if bytes.is_empty() {
-                self.flush(&mut tls)?;
-                if plain.is_empty() && state.peer_has_closed() {
-                    return Err(io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        "the coordinator closed it",
-                    ));
-                }
-                return Ok(plain);
-            }
-        }
-    }
-
-    fn send(&self, line: &[u8]) -> io::Result<()> {
-        let mut tls = self.tls.lock().expect("no holder panics");
-        tls.writer().write_all(line)?;
-        self.flush(&mut tls)
-    }
-
-    fn flush(&self, tls: &mut ClientConnection) -> io::Result<()> {
-        while tls.wants_write() {
-            tls.write_tls(&mut &self.tcp)?;
-        }
-        Ok(())
-    }
-}
-
-fn silent() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::TimedOut,
-        format!("no word from the coordinator for {} s", SILENCE_LIMIT.as_secs()),
-    )
-}
-
-/// Does what the control connection asks for until it ends; returns why it ended.
+/// Does what the coordinator asks for until the connection ends; returns why it ended. The coordinator
+/// speaks first, and its first byte tells which version of the protocol it speaks.
 fn listen(control: &Arc<Control>, server: &Arc<Server>, coordinator: &Arc<Coordinator>) -> String {
+    let first = match control.receive(Instant::now() + SILENCE_LIMIT) {
+        Ok(bytes) => bytes,
+        Err(why) => return why.to_string(),
+    };
+    match first.first() {
+        None => CLOSED.to_owned(),
+        Some(b'N') => multiplexed::listen(control, server, &first),
+        Some(_) => listen_v2(control, server, coordinator, first),
+    }
+}
+
+fn listen_v2(
+    control: &Arc<Control>,
+    server: &Arc<Server>,
+    coordinator: &Arc<Coordinator>,
+    mut bytes: Vec<u8>,
+) -> String {
     let mut listener = Listener::new();
     let under_way = Arc::new(AtomicUsize::new(0));
     let mut deadline = Instant::now() + SILENCE_LIMIT;
-    let mut bytes = control.early.clone();
     loop {
         let events = match listener.receive(&bytes) {
             Ok(events) => events,
@@ -249,7 +181,7 @@ fn listen(control: &Arc<Control>, server: &Arc<Server>, coordinator: &Arc<Coordi
             }
         }
         bytes = match control.receive(deadline) {
-            Ok(bytes) if bytes.is_empty() => return "the coordinator closed the connection".to_owned(),
+            Ok(bytes) if bytes.is_empty() => return CLOSED.to_owned(),
             Ok(bytes) => bytes,
             Err(why) => return why.to_string(),
         };

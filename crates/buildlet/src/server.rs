@@ -1,7 +1,7 @@
 //! One connection after another: reads a request, answers it, keeps the connection if both want.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -119,7 +119,7 @@ pub fn serve_health(listener: &TcpListener) {
     accept(listener, |stream| {
         let mut to = Buffered::new(Stream::Plain(stream));
         let answered = (|| {
-            to.stream.tcp().set_read_timeout(Some(Duration::from_secs(5)))?;
+            to.stream.set_read_timeout(Some(Duration::from_secs(5)))?;
             let path = loop {
                 match RequestHead::parse(&to.have) {
                     Ok(Some((head, _))) => break head.path().to_owned(),
@@ -180,6 +180,10 @@ impl Server {
 
     pub fn has_password(&self) -> bool {
         self.setup.password.is_some()
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.halting.load(Ordering::SeqCst)
     }
 
     /// Serves one connection to its end.
@@ -334,9 +338,9 @@ fn answer(to: &mut Buffered, decoder: BodyDecoder, server: &Server, head: &Reque
         return Ok(keep);
     }
     // The sender is told, and gets to read it: a connection closed with bytes unread may take the answer along.
-    let tcp = request.body.connection.stream.tcp();
-    let _ = tcp.shutdown(Shutdown::Write);
-    tcp.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let stream = &request.body.connection.stream;
+    stream.end_sending();
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     request.body.drain(DRAIN_MAX)?;
     Ok(false)
 }
@@ -426,7 +430,7 @@ impl Request<'_> {
                 format!("requires {} method", wanted.join(" or ")),
             )));
         }
-        if server.halting.load(Ordering::SeqCst) && path != "/status" {
+        if server.is_ending() && path != "/status" {
             return Ok(Some(Answer::error(503, "this buildlet is ending")));
         }
         if head.minor == 0 && matches!(path, "/exec" | "/ls" | "/tgz") {
@@ -449,7 +453,7 @@ impl Request<'_> {
             ("/halt", _) => {
                 server.halting.store(true, Ordering::SeqCst);
                 send(self.body.connection, &Answer::ok(""), false)?;
-                let _ = self.body.connection.stream.tcp().shutdown(Shutdown::Both);
+                self.body.connection.stream.close();
                 server.end();
                 thread::sleep(Duration::from_secs(1));
                 server.setup.at_halt.perform();

@@ -1,11 +1,13 @@
 //! A byte stream that has been accepted or dialled, and what has been read off it ahead of its use.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use http1::{BodyDecoder, Decoded};
 use rustls::{ClientConnection, ServerConnection, StreamOwned};
+
+use crate::multiplexed::Connection;
 
 /// Bytes read ahead of their use while an answer is under way; more stay with the kernel.
 const AHEAD_MAX: usize = 64 * 1024;
@@ -13,15 +15,51 @@ const AHEAD_MAX: usize = 64 * 1024;
 pub enum Stream {
     Plain(TcpStream),
     Accepted(Box<StreamOwned<ServerConnection, TcpStream>>),
+    Multiplexed(Connection),
     Dialled(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl Stream {
-    pub fn tcp(&self) -> &TcpStream {
+    /// The socket below, if there is one of its own.
+    pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Stream::Plain(tcp) => tcp,
-            Stream::Accepted(tls) => &tls.sock,
-            Stream::Dialled(tls) => &tls.sock,
+            Stream::Plain(tcp) => Some(tcp),
+            Stream::Accepted(tls) => Some(&tls.sock),
+            Stream::Dialled(tls) => Some(&tls.sock),
+            Stream::Multiplexed(_) => None,
+        }
+    }
+
+    fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        match self {
+            Stream::Multiplexed(connection) => connection.set_nonblocking(on),
+            stream => return stream.tcp().map_or(Ok(()), |tcp| tcp.set_nonblocking(on)),
+        }
+        Ok(())
+    }
+
+    /// How long a read may take from its beginning.
+    pub fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        match self {
+            Stream::Multiplexed(connection) => connection.set_read_timeout(limit),
+            stream => return stream.tcp().map_or(Ok(()), |tcp| tcp.set_read_timeout(limit)),
+        }
+        Ok(())
+    }
+
+    /// No more is sent. Multiplexed connections cannot be closed by half.
+    pub fn end_sending(&self) {
+        if let Some(tcp) = self.tcp() {
+            // Closed already is as good.
+            let _ = tcp.shutdown(Shutdown::Write);
+        }
+    }
+
+    pub fn close(&self) {
+        match (self, self.tcp()) {
+            (Stream::Multiplexed(connection), _) => connection.close(),
+            (_, Some(tcp)) => drop(tcp.shutdown(Shutdown::Both)),
+            (_, None) => {}
         }
     }
 }
@@ -32,6 +70,7 @@ impl Read for Stream {
             Stream::Plain(tcp) => tcp.read(out),
             Stream::Accepted(tls) => tls.read(out),
             Stream::Dialled(tls) => tls.read(out),
+            Stream::Multiplexed(connection) => connection.read(out),
         }
     }
 }
@@ -42,6 +81,7 @@ impl Write for Stream {
             Stream::Plain(tcp) => tcp.write(bytes),
             Stream::Accepted(tls) => tls.write(bytes),
             Stream::Dialled(tls) => tls.write(bytes),
+            Stream::Multiplexed(connection) => connection.write(bytes),
         }
     }
 
@@ -50,6 +90,7 @@ impl Write for Stream {
             Stream::Plain(tcp) => tcp.flush(),
             Stream::Accepted(tls) => tls.flush(),
             Stream::Dialled(tls) => tls.flush(),
+            Stream::Multiplexed(connection) => connection.flush(),
         }
     }
 }
@@ -93,11 +134,11 @@ impl Buffered {
         if self.have.len() >= AHEAD_MAX {
             return false;
         }
-        if self.stream.tcp().set_nonblocking(true).is_err() {
+        if self.stream.set_nonblocking(true).is_err() {
             return true;
         }
         let filled = self.fill();
-        if self.stream.tcp().set_nonblocking(false).is_err() {
+        if self.stream.set_nonblocking(false).is_err() {
             return true;
         }
         match filled {

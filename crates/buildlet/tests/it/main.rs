@@ -6,5 +6,6 @@ mod doors; // TLS, passwords, signals, ends
 mod go; // against the originals
 mod listings;
 mod machine;
+mod seed; // under the first coordinator
 mod strays; // what commands leave behind
 mod wire; // requests that are wrong

@@ -303,6 +303,21 @@ async fn a_key_that_is_wrong_or_revoked_ends_the_buildlet_with_78() {
 }
 
 #[tokio::test]
+async fn one_that_finds_no_coordinator_for_long_asks_to_be_started_again() {
+    let Some(binary) = binary() else { return };
+    let farm = Farm::start().await;
+    let mut command = farm.buildlet(&binary);
+    command.args(["-coordinator=localhost:1", "-orphan-timeout=1s"]);
+    let (code, said) = Buildlet(command.spawn().unwrap()).ended().await;
+    assert_eq!(code, Some(75), "{said}");
+    assert!(
+        said.contains("not connected to localhost: Connection refused"),
+        "{said}"
+    );
+    assert!(said.ends_with("nobody has asked for 1 s, ending\n"), "{said}");
+}
+
+#[tokio::test]
 async fn a_missing_key_is_named_and_nothing_is_dialled() {
     let Some(binary) = binary() else { return };
     let farm = Farm::start().await;
