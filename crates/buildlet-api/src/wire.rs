@@ -22,6 +22,9 @@ pub const BURROW_OFFSET: &str = "burrow-offset";
 /// Trailer of `GET /burrow/exec/ID`: JSON with `exit`, `signal`, `wall_ms`, `strays`, `bytes`.
 pub const BURROW_EXEC_TRAILER: &str = "burrow-exec";
 
+/// Header of a request that a coordinator is to pass on to the machine of this name.
+pub const BUILDLET_PROXY: &str = "x-buildlet-proxy";
+
 /// Registration of a reverse buildlet.
 pub const REVERSE: &str = "/reverse";
 /// Where a reverse buildlet brings the connections it was asked for.

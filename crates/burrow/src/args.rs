@@ -139,6 +139,11 @@ Examples:
     /// Stop builds that wait or run; needs a contributor's token
     #[command(after_help = "Example:\n  burrow cancel 17")]
     Cancel(Cancel),
+    /// Machines of the farm, lent to you
+    ///
+    /// Needs a contributor's token; its name is the owner. A machine that nobody uses for half an hour goes back to work.
+    /// Where INSTANCE is to be named it can be left out while you have only one, and `user-NAME-` in front of it always.
+    Gomote(crate::gomote::Gomote),
     /// Keys with which machines register
     Key(Key),
     /// Tokens with which people retry and cancel

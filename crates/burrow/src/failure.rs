@@ -10,6 +10,8 @@ pub enum Exit {
     BuildFailed,
     /// No farm answers.
     NotReachable,
+    /// A command on a lent machine ended so.
+    Command(u8),
 }
 
 impl From<Exit> for ExitCode {
@@ -20,6 +22,7 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 2,
             Exit::BuildFailed => 3,
             Exit::NotReachable => 4,
+            Exit::Command(code) => code,
         })
     }
 }

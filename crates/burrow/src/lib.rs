@@ -10,6 +10,7 @@ mod demo; // the repository of `up --demo`
 mod failure; // what went wrong, what to do, the exit code
 mod farm_file; // which configuration, and where state is
 mod git; // the few git commands that are needed before a farm runs
+mod gomote; // `gomote`: machines lent to people
 mod logging; // the program's own log
 mod progress; // finished builds, one line each
 mod secrets; // `token` and `key`
@@ -76,6 +77,7 @@ fn run(args: Args) -> Result<Exit, Failure> {
         Command::Logs(logs) => block_on(client::logs(&global, &logs)),
         Command::Retry(retry) => block_on(client::retry(&global, &retry)),
         Command::Cancel(cancel) => block_on(client::cancel(&global, &cancel)),
+        Command::Gomote(gomote) => block_on(gomote::gomote(&global, &gomote)),
         Command::Key(key) => block_on(secrets::key(&global, &key)),
         Command::Token(token) => block_on(secrets::token(&global, &token)),
         Command::Completions { shell } => {

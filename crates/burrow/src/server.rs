@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -183,20 +183,41 @@ impl Server {
             .await
     }
 
+    /// Sends a form; the answer is to be read in pieces.
+    pub async fn form(&self, path: &str, form: &[(&str, &str)]) -> Result<Response, Failure> {
+        self.finish(path, self.request(Method::POST, path).form(form))
+            .await
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// What is wrong when an answer breaks off.
     pub fn broke(&self, error: &reqwest::Error) -> Failure {
         self.unreachable(error)
     }
 
     async fn send(&self, method: Method, path: &str, query: &[(&str, String)]) -> Result<Response, Failure> {
-        let mut request = self
+        self.finish(path, self.request(method, path).query(query)).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self
             .http
             .request(method, format!("{}{path}", self.url))
-            .query(query)
             .header("accept", "application/json, text/plain;q=0.9");
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
         }
+    }
+
+    async fn finish(&self, path: &str, request: RequestBuilder) -> Result<Response, Failure> {
         let answer = match tokio::time::timeout(DEADLINE, request.send()).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(self.unreachable(&error)),
@@ -208,7 +229,12 @@ impl Server {
         Err(self.refused(path, answer).await)
     }
 
-    async fn read_json(&self, path: &str, mut answer: Response) -> Result<Value, Failure> {
+    async fn read_json(&self, path: &str, answer: Response) -> Result<Value, Failure> {
+        let text = self.read(path, answer).await?;
+        serde_json::from_slice(&text).map_err(|error| self.strange(path, &error.to_string()))
+    }
+
+    async fn read(&self, path: &str, mut answer: Response) -> Result<Vec<u8>, Failure> {
         let read = async {
             let mut text = Vec::new();
             while let Some(piece) = answer.chunk().await.map_err(|error| self.unreachable(&error))? {
@@ -217,7 +243,7 @@ impl Server {
                     return Err(self.strange(path, "it is larger than 16 MiB"));
                 }
             }
-            serde_json::from_slice(&text).map_err(|error| self.strange(path, &error.to_string()))
+            Ok(text)
         };
         tokio::time::timeout(DEADLINE, read)
             .await
@@ -227,12 +253,22 @@ impl Server {
     /// The farm's own words where it has some.
     async fn refused(&self, path: &str, answer: Response) -> Failure {
         let status = answer.status();
-        let body = self.read_json(path, answer).await.unwrap_or_default();
+        let text = self.read(path, answer).await.unwrap_or_default();
+        let body: Value = serde_json::from_slice(&text).unwrap_or_default();
         let word = |key: &str| {
             let text = body.get("error")?.get(key)?.as_str()?;
             (!text.is_empty()).then(|| show::plain(text))
         };
-        let message = word("message").unwrap_or_else(|| format!("{}{path} answers {status}", self.url));
+        let message = word("message").unwrap_or_else(|| {
+            let first: String = String::from_utf8_lossy(&text)
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .take(400)
+                .collect();
+            format!("{}{path} answers {status}: {}", self.url, show::plain(&first))
+        });
         let failure = Failure::new(message);
         match (status, word("hint")) {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => failure.hint(
@@ -266,7 +302,7 @@ impl Server {
         }
     }
 
-    fn strange(&self, path: &str, why: &str) -> Failure {
+    pub fn strange(&self, path: &str, why: &str) -> Failure {
         Failure::new(format!(
             "cannot make sense of the answer of {}{path}: {why}",
             self.url

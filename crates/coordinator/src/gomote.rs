@@ -26,7 +26,7 @@ use crate::engine::Board;
 pub use desk::Desk;
 
 /// Names the loan whose machine a request is for. Such requests are routed by it before any path.
-pub const PROXY: &str = "x-buildlet-proxy";
+pub use buildlet_api::wire::BUILDLET_PROXY as PROXY;
 
 /// What lending needs.
 #[derive(Clone)]

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::CallError;
+use crate::wire;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -71,6 +72,8 @@ pub(super) struct Peer {
     host: MachineId,
     connect: Arc<dyn Connect>,
     authorization: Option<HeaderValue>,
+    /// Which of the coordinator's machines it is, if it is one.
+    proxy: Option<HeaderValue>,
 }
 
 impl Peer {
@@ -84,7 +87,13 @@ impl Peer {
             host,
             connect,
             authorization,
+            proxy: None,
         }
+    }
+
+    pub fn behind(mut self, loan: &str) -> Peer {
+        self.proxy = Some(HeaderValue::try_from(loan).expect("the name of a machine makes a header value"));
+        self
     }
 
     pub fn authorization(&self) -> Option<HeaderValue> {
@@ -220,6 +229,9 @@ impl Connection {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         if let Some(authorization) = &peer.authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        if let Some(proxy) = &peer.proxy {
+            headers.insert(wire::BUILDLET_PROXY, proxy.clone());
         }
         if is_form {
             let form = HeaderValue::from_static("application/x-www-form-urlencoded");

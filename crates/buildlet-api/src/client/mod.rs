@@ -93,6 +93,14 @@ impl Client {
         Client(Arc::new(Inner::new(peer)))
     }
 
+    /// A client to a machine that a coordinator lends: `connect` leads to the coordinator, `loan` is the machine's name there,
+    /// `authorization` the header of whoever has it.
+    pub fn lent(connect: Arc<dyn Connect>, loan: MachineId, authorization: String) -> Client {
+        let name = loan.as_str().to_owned();
+        let peer = Peer::new(loan, connect, Some(authorization)).behind(&name);
+        Client(Arc::new(Inner::new(peer)))
+    }
+
     pub fn host(&self) -> &MachineId {
         self.0.host()
     }

@@ -114,6 +114,106 @@ fn uses_a_machine(era: Era, door: Option<&str>) {
     a_restart_is_survived_where_it_can_be(farm, folder.path(), &amy, name, door);
 }
 
+#[test]
+fn our_own_gomote_uses_a_machine() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let toml = farm_toml(folder.path(), None).replace("listen_https = \"127.0.0.1:8119\"\n", "");
+    let farm = Farm::serve(folder.path(), &toml);
+    wait_for(&farm, 1, "passed");
+    let token = |name: &str, role: &str| {
+        let made = burrow(&farm.state, &["token", "new", name, "--role", role, "--json"]);
+        let made: serde_json::Value = serde_json::from_slice(&made.stdout).expect("JSON");
+        made["token"].as_str().expect("the token, this once").to_owned()
+    };
+    let (amy, bob, eve) = (
+        token("amy", "contributor"),
+        token("bob", "contributor"),
+        token("eve", "reader"),
+    );
+    let run = |token: &str, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_burrow"));
+        command
+            .arg("--state-dir")
+            .arg(&farm.state)
+            .arg("gomote")
+            .args(args)
+            .env("BURROW_TOKEN", token)
+            .env_remove("BURROW_SERVER")
+            .current_dir(folder.path().join("widget"));
+        let out = command.output().expect("burrow runs");
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    let says = |args: &[&str]| {
+        let (code, out, err) = run(&amy, args);
+        assert_eq!(code, Some(0), "{args:?}: {out}{err}");
+        out
+    };
+
+    assert_eq!(says(&["create"]), "linux-amd64\n");
+    let (code, _, why) = run(&eve, &["create", "linux"]);
+    assert_eq!(code, Some(1), "{why}");
+    assert!(why.contains("this token only reads"), "{why}");
+    assert!(run(&amy, &["run", "true"]).2.contains("you have no machine"));
+    assert_eq!(says(&["create", "linux"]), "user-amy-linux-amd64-0\n");
+    let listed = says(&["list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!(listed[0]["Name"], "user-amy-linux-amd64-0");
+    assert_eq!(listed[0]["Machine"], "local-1");
+    assert!(
+        says(&["ping"]).contains("answers: burrow"),
+        "the only one is meant"
+    );
+    assert_eq!(run(&bob, &["list", "--json"]).1, "[]\n");
+
+    // Exit codes and output are the command's.
+    assert_eq!(run(&amy, &["run", "sh", "-c", "echo so; exit 3"]).0, Some(3));
+    assert_eq!(run(&amy, &["run", "sh", "-c", "kill -9 $$"]).0, Some(137));
+    let (code, _, why) = run(&amy, &["run", "no-such-program"]);
+    assert_eq!(code, Some(125), "{why}");
+    let named = [
+        "run",
+        "-e",
+        "A=b",
+        "user-amy-linux-amd64-0",
+        "sh",
+        "-c",
+        "echo $A; echo e >&2",
+    ];
+    assert_eq!(says(&named), "b\ne\n");
+
+    // Files: one by one, by archive, and as the work tree stands.
+    let script = folder.path().join("hello.sh");
+    fs::write(&script, "#!/bin/sh\necho \"hello $1\"\n").expect("a file");
+    says(&["put", "--mode", "755", path(&script), "tools/hello"]);
+    assert_eq!(says(&["run", "tools/hello", "--world"]), "hello --world\n");
+    let tar = folder.path().join("widget.tar.gz");
+    assert!(tar_of(&folder.path().join("widget"), &tar).success());
+    says(&["puttar", "--dir", "unpacked", "linux-amd64-0", path(&tar)]);
+    assert_eq!(says(&["run", "cat", "unpacked/step.sh"]), "true\n");
+    let tree = folder.path().join("widget");
+    fs::write(tree.join("new.txt"), "new").expect("a file");
+    fs::write(tree.join(".gitignore"), "ignored\n").expect("a file");
+    fs::write(tree.join("ignored"), "").expect("a file");
+    fs::write(tree.join("step.sh"), "changed").expect("a file");
+    let dry = run(&amy, &["push", "--dry-run"]).2;
+    assert!(dry.contains("+ new.txt") && dry.contains("+ step.sh"), "{dry}");
+    says(&["push"]);
+    assert_eq!(
+        says(&["run", "--dir", "src", "sh", "-c", "ls; cat step.sh new.txt"]),
+        "new.txt\nstep.sh\nchangednew"
+    );
+    says(&["rm", "tools", "unpacked"]);
+    assert_eq!(run(&amy, &["run", "tools/hello"]).0, Some(125));
+
+    says(&["destroy"]);
+    assert_eq!(says(&["list", "--json"]), "[]\n");
+    let (_, page, _) = run(&bob, &["create", "linux-amd64", "--json"]);
+    let lent: serde_json::Value = serde_json::from_str(&page).expect("JSON");
+    assert_eq!(lent["Name"], "user-bob-linux-amd64-0");
+    let left = run(&bob, &["run", "ls"]).1;
+    assert!(!left.contains("src"), "{left}");
+}
+
 /// `ls`, `gettar`, `push`.
 fn reads_back(amy: &Person, name: &str, folder: &Path) {
     let listed = amy.run(&["ls", "-R", name, "unpacked"]);

@@ -203,6 +203,7 @@ fn wrong_command_lines_end_with_2_and_every_command_has_help() {
         "logs",
         "retry",
         "cancel",
+        "gomote",
         "key",
         "token",
         "completions",
