@@ -40,6 +40,20 @@ pub struct Gomotes {
     pub desk: Desk,
 }
 
+/// Those who wait, for people.
+pub fn waiting(loans: &[farm::WaitingLoan]) -> Vec<dashboard::WaitingLoan> {
+    let one = |loan: &farm::WaitingLoan| dashboard::WaitingLoan {
+        owner: loan.owner.clone(),
+        builder: loan.waiting.builder.to_string(),
+        host_type: loan.waiting.host_type.to_string(),
+        asked: loan.waiting.requested.0,
+        ahead: loan.waiting.ahead,
+        why: lend::why(&loan.waiting),
+        starts: loan.waiting.starts.map(|at| at.0),
+    };
+    loans.iter().map(one).collect()
+}
+
 pub fn routes(gomotes: Gomotes) -> Router {
     Router::new()
         .route("/buildlet/create", any(lend::create))

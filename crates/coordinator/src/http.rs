@@ -243,7 +243,12 @@ fn pages(service: &Service, stop: &CancellationToken) -> Router {
         live,
         site: site.clone(),
     };
-    site.wrap(dashboard::routes(dashboard))
+    let board = service.board.clone();
+    let gomotes = dashboard::Gomotes {
+        store: service.store.clone(),
+        waiting: Arc::new(move || gomote::waiting(&engine::read(&board).loans)),
+    };
+    site.wrap(dashboard::routes(dashboard).merge(dashboard::gomotes(gomotes)))
 }
 
 /// What pages see of this process.

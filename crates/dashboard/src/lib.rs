@@ -11,6 +11,7 @@ mod builder;
 mod builds;
 mod commit;
 mod farm;
+mod gomotes; // machines lent to people
 mod grid;
 mod machine;
 mod queue;
@@ -32,6 +33,7 @@ use ids::Timestamp;
 use store::Store;
 use web::Site;
 
+pub use gomotes::{Gomotes, WaitingLoan, gomotes};
 pub use routes::{paths, routes};
 
 /// What lives in the coordinator's memory and is worth a look.

@@ -120,15 +120,10 @@ fn our_own_gomote_uses_a_machine() {
     let toml = farm_toml(folder.path(), None).replace("listen_https = \"127.0.0.1:8119\"\n", "");
     let farm = Farm::serve(folder.path(), &toml);
     wait_for(&farm, 1, "passed");
-    let token = |name: &str, role: &str| {
-        let made = burrow(&farm.state, &["token", "new", name, "--role", role, "--json"]);
-        let made: serde_json::Value = serde_json::from_slice(&made.stdout).expect("JSON");
-        made["token"].as_str().expect("the token, this once").to_owned()
-    };
     let (amy, bob, eve) = (
-        token("amy", "contributor"),
-        token("bob", "contributor"),
-        token("eve", "reader"),
+        token_of(&farm, "amy", "contributor"),
+        token_of(&farm, "bob", "contributor"),
+        token_of(&farm, "eve", "reader"),
     );
     let run = |token: &str, args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_burrow"));
@@ -212,6 +207,188 @@ fn our_own_gomote_uses_a_machine() {
     assert_eq!(lent["Name"], "user-bob-linux-amd64-0");
     let left = run(&bob, &["run", "ls"]).1;
     assert!(!left.contains("src"), "{left}");
+}
+
+#[test]
+fn who_has_what_is_shown_and_refusals_have_reasons() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let toml = farm_toml(folder.path(), None).replace("listen_https = \"127.0.0.1:8119\"\n", "");
+    let farm = Farm::serve(folder.path(), &toml);
+    wait_for(&farm, 1, "passed");
+    let amy = format!("Authorization: Bearer {}", token_of(&farm, "amy", "contributor"));
+    let bob = format!("Authorization: Bearer {}", token_of(&farm, "bob", "contributor"));
+    let basic = format!(
+        "Authorization: Basic {}",
+        base64(&format!("user-amy:{}", &amy[22..]))
+    );
+    let create = |who: &str, version: &str, builder: &str| {
+        let form = format!("version={version}&builderType={builder}");
+        let head = format!(
+            "POST /buildlet/create HTTP/1.1\r\n{who}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+             Content-Length: {}",
+            form.len()
+        );
+        (head, form)
+    };
+    let ask = |head: &str, body: &str| asked(&farm, head, body);
+    let create_now = |who: &str, version: &str, builder: &str| {
+        let (head, form) = create(who, version, builder);
+        ask(&head, &form)
+    };
+
+    // The original's words.
+    for (who, version, builder, status, words) in [
+        (
+            "X: y",
+            "20191119",
+            "linux-amd64",
+            400,
+            "missing required authentication",
+        ),
+        (
+            "Authorization: Basic dXNlci1hbXk6a2V5",
+            "20191119",
+            "linux-amd64",
+            401,
+            "bad username or password",
+        ),
+        (
+            "Authorization: Bearer bt_x",
+            "20191119",
+            "linux-amd64",
+            401,
+            "bad username or password",
+        ),
+        (amy.as_str(), "20150101", "linux-amd64", 400, "is too old"),
+        (
+            amy.as_str(),
+            "20191119",
+            "",
+            400,
+            "missing 'builderType' parameter",
+        ),
+        (
+            amy.as_str(),
+            "20191119",
+            "plan9",
+            400,
+            "unknown builder type in 'builderType' parameter",
+        ),
+    ] {
+        let answer = create_now(who, version, builder);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains(words), "{words}: {answer}");
+    }
+    let wrong_method = ask(&format!("GET /buildlet/create HTTP/1.1\r\n{amy}"), "");
+    assert!(wrong_method.ends_with("POST required\n"), "{wrong_method}");
+
+    // The first version answers once, with the machine; a token by Basic is as good.
+    let lent = create_now(&basic, "20160922", "linux-amd64");
+    assert!(lent.contains("\"Name\": \"user-amy-linux-amd64-0\""), "{lent}");
+    let proxied = |who: &str, name: &str, what: &str| {
+        ask(
+            &format!("{what} HTTP/1.1\r\n{who}\r\nX-Buildlet-Proxy: {name}"),
+            "",
+        )
+    };
+    let name = "user-amy-linux-amd64-0";
+    assert!(proxied(&amy, name, "GET /status").contains("\"Version\":"));
+    assert!(proxied(&bob, name, "GET /status").ends_with("you don't own that buildlet\n"));
+    let unknown = proxied(&amy, "user-amy-linux-amd64-7", "GET /status");
+    assert!(unknown.starts_with("HTTP/1.1 502 ") && unknown.ends_with("unknown or expired buildlet\n"));
+    assert!(
+        unknown.contains("Burrow-Error: {\"hop\":\"coordinator\"}"),
+        "{unknown}"
+    );
+
+    // On a connection that carried something else it is refused: its head has not been looked at there.
+    let second =
+        format!("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /status HTTP/1.1\r\nX-Buildlet-Proxy: {name}");
+    assert!(ask(&second, "").contains("HTTP/1.1 421 "));
+
+    // Bob waits, is told why, and everyone sees it; he hangs up, and waits no more.
+    let (head, form) = create(&bob, "20191119", "linux-amd64");
+    let mut waiting = connected(&farm);
+    write!(waiting, "{head}\r\nHost: x\r\n\r\n{form}").expect("it is written");
+    let page = until("somebody waits", || {
+        let page = ask("GET /gomotes.json HTTP/1.1", "");
+        page.contains("\"owner\":\"user-bob\"").then_some(page)
+    });
+    assert!(page.contains("all 1 machines of type rack are at work"), "{page}");
+    assert!(page.contains("\"name\":\"user-amy-linux-amd64-0\""), "{page}");
+    let mut told = String::new();
+    while !told.contains("0 before you") {
+        let mut piece = [0; 4096];
+        let count = std::io::Read::read(&mut waiting, &mut piece).expect("it can be read");
+        assert!(count > 0, "{told}");
+        told.push_str(&text(&piece[..count]));
+    }
+    assert!(told.contains("X-Supported-Version: 20191119") || told.contains("x-supported-version: 20191119"));
+    drop(waiting);
+    until("nobody waits", || {
+        let page = ask("GET /gomotes.json HTTP/1.1", "");
+        page.contains("\"waiting\":[]").then_some(())
+    });
+
+    // Whoever may end it has a button, and nobody else.
+    let html = |who: &str| {
+        ask(
+            &format!("GET /gomotes HTTP/1.1\r\nAccept: text/html\r\n{who}"),
+            "",
+        )
+    };
+    assert!(html(&amy).contains("End it") && !html(&bob).contains("End it"));
+    let end = |who: &str| {
+        let head = format!("POST /gomotes/{name}/destroy HTTP/1.1\r\nAccept: application/json\r\n{who}");
+        ask(&format!("{head}\r\nContent-Length: 0"), "")
+    };
+    assert!(end(&bob).starts_with("HTTP/1.1 403 "));
+    assert!(end(&amy).starts_with("HTTP/1.1 200 "));
+    let ended = until("it has ended", || {
+        let answer = proxied(&amy, name, "GET /status");
+        answer.starts_with("HTTP/1.1 502 ").then_some(answer)
+    });
+    assert!(
+        ended.contains("unknown or expired buildlet: it ended at 20") && ended.contains("given back by amy"),
+        "{ended}"
+    );
+    assert!(ended.contains("\"machine\":\"local-1\""), "{ended}");
+}
+
+fn token_of(farm: &Farm, name: &str, role: &str) -> String {
+    let made = burrow(&farm.state, &["token", "new", name, "--role", role, "--json"]);
+    let made: serde_json::Value = serde_json::from_slice(&made.stdout).expect("JSON");
+    made["token"].as_str().expect("the token, this once").to_owned()
+}
+
+fn connected(farm: &Farm) -> TcpStream {
+    let told = fs::read(farm.state.join("server.json")).expect("the farm is up");
+    let told: serde_json::Value = serde_json::from_slice(&told).expect("JSON");
+    let url = told["url"].as_str().expect("an address");
+    TcpStream::connect(url.trim_start_matches("http://").trim_end_matches('/')).expect("it listens")
+}
+
+/// The whole answer to one request.
+fn asked(farm: &Farm, head: &str, body: &str) -> String {
+    let mut stream = connected(farm);
+    write!(stream, "{head}\r\nHost: x\r\nConnection: close\r\n\r\n{body}").expect("it is written");
+    let mut answer = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut answer).expect("it can be read");
+    text(&answer)
+}
+
+fn base64(text: &str) -> String {
+    let mut child = Command::new("base64")
+        .arg("-w0")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("base64 runs");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(text.as_bytes()).expect("it is read");
+    drop(stdin);
+    let out = child.wait_with_output().expect("base64 runs");
+    String::from_utf8(out.stdout).expect("text")
 }
 
 /// `ls`, `gettar`, `push`.

@@ -13,7 +13,7 @@ use futures_util::stream;
 use ids::{BuilderName, MachineId};
 use schedule::{Reason, Waiting};
 use serde::Deserialize;
-use tokio::time::{Interval, interval};
+use tokio::time::{Instant, Interval, interval_at};
 use web::ConnectionInfo;
 
 use super::desk::Ask;
@@ -23,6 +23,8 @@ use crate::{current, engine};
 
 /// How often who waits is told about it. Source: golang/build `cmd/coordinator/remote.go`.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
+/// Until then who need not wait has not waited, and what waits has been explained.
+const STATUS_FIRST: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
 pub struct Asked {
@@ -72,7 +74,7 @@ pub async fn create(
     let lines = Lines {
         app,
         ask,
-        every: interval(STATUS_EVERY),
+        every: interval_at(Instant::now() + STATUS_FIRST, STATUS_EVERY),
         hello,
     };
     let lines = stream::unfold(Some(lines), next_line);
@@ -198,8 +200,6 @@ struct Lines {
 async fn next_line(lines: Option<Lines>) -> Option<(std::io::Result<Bytes>, Option<Lines>)> {
     let mut lines = lines?;
     if let Some(message) = lines.hello.take() {
-        // Begins to count here: the first look at the board is not due at once.
-        lines.every.reset();
         let line = Line::Status { message, ahead: 0 };
         return Some((Ok(line.text().into()), Some(lines)));
     }

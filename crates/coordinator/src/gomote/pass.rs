@@ -316,3 +316,107 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// What came out of both ends when `client` and `machine` have said this, each in one piece, and have hung up or not.
+    async fn exchanged(
+        head: &str,
+        client: &[u8],
+        machine: &[u8],
+        machine_ends: bool,
+    ) -> (Vec<u8>, Vec<u8>, bool) {
+        let (mut client_end, client_ours) = duplex(1 << 20);
+        let (mut machine_end, machine_ours) = duplex(1 << 20);
+        client_end.write_all(client).await.expect("room");
+        machine_end.write_all(machine).await.expect("room");
+        if machine_ends {
+            machine_end.shutdown().await.expect("no error");
+        }
+        let (parsed, _) = RequestHead::parse(head.as_bytes())
+            .expect("no error")
+            .expect("whole");
+        let body = BodyDecoder::new(&parsed).expect("a body");
+        let (answered, handed_over) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (client_in, client_out) = tokio::io::split(client_ours);
+        let (machine_in, machine_out) = tokio::io::split(machine_ours);
+        let done = tokio::select! {
+            biased;
+            done = down(machine_in, client_out, &answered, &handed_over) => done,
+            done = up(client_in, machine_out, body, &handed_over) => done,
+            // Nothing is left to do but to wait for more.
+            () = idle() => Ok(()),
+        };
+        let (mut to_client, mut to_machine) = (Vec::new(), Vec::new());
+        let _ = client_end.read_to_end(&mut to_client).await;
+        let _ = machine_end.read_to_end(&mut to_machine).await;
+        (to_client, to_machine, done.is_ok())
+    }
+
+    /// Ready once everything else has had many turns.
+    async fn idle() {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_goes_on_and_not_a_byte_behind_it() {
+        let head = "PUT /write HTTP/1.1\r\nContent-Length: 4\r\n\r\n";
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK";
+        let second = b"bodyGET / HTTP/1.1\r\nAuthorization: Basic secret\r\n\r\n";
+        let (to_client, to_machine, ok) = exchanged(head, second, answer, false).await;
+        assert!(ok);
+        assert_eq!(text(&to_machine), "body");
+        assert_eq!(
+            text(&to_client),
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK"
+        );
+        let head = "PUT /write HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let chunks = b"3\r\nabc\r\n0\r\nA: b\r\n\r\nPOST /halt HTTP/1.1\r\n\r\n";
+        let (_, to_machine, _) = exchanged(head, chunks, answer, false).await;
+        assert_eq!(text(&to_machine), "3\r\nabc\r\n0\r\nA: b\r\n\r\n");
+    }
+
+    #[tokio::test]
+    async fn trailers_come_back_as_they_are() {
+        let head = "POST /exec HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+        let answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTrailer: Process-State\r\nTransfer-Encoding: chunked\r\n\r\n\
+            2\r\nhi\r\n0\r\nProcess-State: exit status 3\r\n\r\n";
+        let (to_client, _, ok) = exchanged(head, b"", answer, true).await;
+        assert!(ok);
+        let said = text(&to_client);
+        assert!(
+            said.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"),
+            "{said}"
+        );
+        assert!(
+            said.ends_with("2\r\nhi\r\n0\r\nProcess-State: exit status 3\r\n\r\n"),
+            "{said}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_handed_over_carries_bytes_both_ways() {
+        let head = "POST /connect-ssh HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: ssh\r\nConnection: Upgrade\r\n\r\nSSH-2.0-server\r\n";
+        let (to_client, to_machine, _) = exchanged(head, b"SSH-2.0-client\r\n", answer, false).await;
+        assert_eq!(to_client, answer);
+        assert_eq!(text(&to_machine), "SSH-2.0-client\r\n");
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_says_nothing_whole_has_not_answered() {
+        let head = "GET /status HTTP/1.1\r\n\r\n";
+        let (to_client, _, ok) = exchanged(head, b"", b"HTTP/1.1 200", true).await;
+        assert!(!ok && to_client.is_empty());
+    }
+
+    fn text(bytes: &[u8]) -> String {
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+}
