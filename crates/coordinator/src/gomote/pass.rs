@@ -380,6 +380,9 @@ mod tests {
         let chunks = b"3\r\nabc\r\n0\r\nA: b\r\n\r\nPOST /halt HTTP/1.1\r\n\r\n";
         let (_, to_machine, _) = exchanged(head, chunks, answer, false).await;
         assert_eq!(text(&to_machine), "3\r\nabc\r\n0\r\nA: b\r\n\r\n");
+        let second = b"GET / HTTP/1.1\r\nAuthorization: Basic secret\r\n\r\n";
+        let (_, to_machine, _) = exchanged("GET /status HTTP/1.1\r\n\r\n", second, answer, false).await;
+        assert_eq!(text(&to_machine), "");
     }
 
     #[tokio::test]
@@ -390,6 +393,7 @@ mod tests {
         let (to_client, _, ok) = exchanged(head, b"", answer, true).await;
         assert!(ok);
         let said = text(&to_client);
+        assert!(said.contains("\r\nConnection: close\r\n\r\n2\r\nhi"), "{said}");
         assert!(
             said.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"),
             "{said}"
