@@ -216,6 +216,13 @@ async fn metrics(State(service): State<Service>) -> Result<impl IntoResponse, (S
         "1 while no build is started",
         u64::from(paused),
     );
+    let lent = service.store.loans().await.map_err(|why| failed(why.into()))?;
+    gauge(
+        &mut registry,
+        "machines_lent",
+        "Machines that are lent to people",
+        lent.len() as u64,
+    );
     let repos = current(&service.config).repos.len();
     gauge(
         &mut registry,

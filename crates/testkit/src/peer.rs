@@ -1,11 +1,16 @@
 //! Go's own programs, as Go modules: what our side of a protocol is tested against.
 
 use std::fs::{self, File};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Set where nothing may be skipped: a counterpart that cannot be had then fails the test.
 pub const REQUIRE: &str = "BURROW_TEST_REQUIRE";
+
+/// For whoever listens at the fixed port to be done.
+const PORT_LIMIT: Duration = Duration::from_secs(180);
 
 /// One of the three versions of `golang.org/x/build` that the module proxy serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +80,15 @@ pub fn coordinators_port() -> File {
     fs::create_dir_all(&folder).expect("the cache folder can be made");
     let lock = File::create(folder.join("port-8119.lock")).expect("the cache folder can be written");
     lock.lock().expect("the cache folder can be locked");
+    // Go's own programs know of no lock.
+    let began = Instant::now();
+    while let Err(why) = TcpListener::bind("127.0.0.1:8119") {
+        assert!(
+            began.elapsed() < PORT_LIMIT,
+            "cannot listen at 127.0.0.1:8119: {why}"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
     lock
 }
 

@@ -136,7 +136,7 @@ fn ours_uses_a_machine(door: Option<&str>) {
     let folder = tempfile::tempdir().expect("a folder");
     let toml = farm_toml(folder.path(), door).replace("127.0.0.1:8119", door.unwrap_or("127.0.0.1:0"));
     let farm = Farm::serve(folder.path(), &toml);
-    let _machine = door
+    let machine_process = door
         .zip(program)
         .map(|(door, program)| Supervised::start(&program, folder.path(), door));
     let (machine, software) = match door {
@@ -265,6 +265,24 @@ fn ours_uses_a_machine(door: Option<&str>) {
     assert_eq!(lent["Name"], "user-bob-linux-amd64-0");
     let left = run(&bob, &["run", "ls"]).1;
     assert!(!left.contains("src"), "{left}");
+
+    // A machine that dies takes its loan along, and says so.
+    let Some(machine_process) = machine_process else {
+        return;
+    };
+    drop(machine_process);
+    let why = until("the loan has ended", || {
+        let mut page = asked(&farm, "GET /gomotes.json HTTP/1.1", "");
+        page.split_off(page.find("\r\n\r\n")?)
+            .contains("\"lent\":[]")
+            .then_some(())?;
+        let head = format!(
+            "GET /status HTTP/1.1\r\nAuthorization: Bearer {bob}\r\nX-Buildlet-Proxy: user-bob-linux-amd64-0"
+        );
+        Some(asked(&farm, &head, ""))
+    });
+    assert!(why.contains("its machine was lost: "), "{why}");
+    assert!(why.contains("\"machine\":\"gopher\",\"since\":\"20"), "{why}");
 }
 
 #[test]
@@ -515,7 +533,13 @@ fn a_restart_is_survived_where_it_can_be(
     });
     match door {
         None => assert!(found.0 && found.1.contains("hello"), "{found:?}"),
-        Some(_) => assert!(found.2.contains("unknown builder"), "{found:?}"),
+        // As the request came before the machine or after it.
+        Some(_) => assert!(
+            ["unknown builder", "its machine came back without what was on it"]
+                .iter()
+                .any(|words| found.2.contains(words)),
+            "{found:?}"
+        ),
     }
     drop(farm);
 }

@@ -162,7 +162,11 @@ impl Gomotes {
             () = renew => Ok(()),
         };
         match ended {
-            Err(why) if !answered.load(Ordering::Relaxed) => Err(failed(why)),
+            Err(why) if !answered.load(Ordering::Relaxed) => {
+                // Why it has ended says more.
+                let ended = self.loan(&row.loan.name).await.err();
+                Err(ended.unwrap_or_else(|| failed(why)))
+            }
             Err(why) => {
                 debug!(loan.id = %loan, "a request to {machine} broke off: {why}");
                 Ok(())
