@@ -52,6 +52,7 @@ async fn main() {
         let server = Server {
             router: world.router.clone(),
             raw_paths: Vec::new(),
+            raw_header: None,
             raw: Arc::new(NoRaw),
             limits: Limits::default(),
         };

@@ -83,6 +83,7 @@ async fn open(
     let server = Server {
         router: Router::new().fallback_service(world.router.clone()).layer(watch),
         raw_paths: Vec::new(),
+        raw_header: None,
         raw: Arc::new(NoRaw),
         limits: Limits::default(),
     };

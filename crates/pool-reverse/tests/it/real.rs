@@ -105,6 +105,7 @@ impl Farm {
         let server = web::Server {
             router: axum::Router::new(),
             raw_paths: vec!["/reverse".to_owned(), "/revdial".to_owned()],
+            raw_header: None,
             raw: Arc::new(Raw {
                 pool: ReversePool::new(ReverseConfig::default(), keys, sender),
                 cut: cut.clone(),
