@@ -77,6 +77,12 @@ struct Machine {
     turn: Arc<Mutex<()>>,
 }
 
+impl Aimed {
+    pub fn effect(&self) -> &Effect {
+        &self.effect
+    }
+}
+
 impl Machine {
     fn new(link: Link) -> Machine {
         Machine {

@@ -138,6 +138,7 @@ impl Engine {
             writes.extend(step.writes);
             effects.extend(self.drivers.aim(step.effects));
         }
+        effects.retain(|aimed| farm.stands(aimed.effect()));
         log(&writes);
         if commit(&self.store, &writes, &self.board, stop).await? {
             self.drivers.perform(effects);

@@ -289,6 +289,20 @@ impl Farm {
             .min()
     }
 
+    /// Whether an effect makes sense still. What one input wants done, another of the same transaction may have made
+    /// pointless: an attempt that has begun and ended in it was never there for its machine.
+    pub fn stands(&self, effect: &Effect) -> bool {
+        match effect {
+            Effect::Prepare { attempt, .. } => self.runs(*attempt),
+            Effect::StartStep { step, .. }
+            | Effect::FollowStep { step, .. }
+            | Effect::KillStep { step, .. } => self.runs(step.attempt),
+            // Whoever asked is answered, whatever came of it since.
+            Effect::Lent { .. } | Effect::NotLent { .. } | Effect::CutLoan { .. } => true,
+            Effect::Release { machine } => self.machines.get(machine).is_some_and(|host| host.held.is_none()),
+        }
+    }
+
     /// All that waits, in order, each with its reason: builds, and loans apart.
     pub fn explain(&self, now: Now) -> (Vec<Waiting>, Vec<WaitingLoan>) {
         let mut waiting = self.scheduler.explain(now);
@@ -309,6 +323,14 @@ impl Farm {
             .filter(|build| build.running.is_some())
             .count();
         (self.builds.len() - running, running)
+    }
+
+    fn runs(&self, attempt: AttemptId) -> bool {
+        let running = self
+            .builds
+            .get(&attempt.build)
+            .and_then(|build| build.running.as_ref());
+        running.is_some_and(|running| running.attempt == attempt)
     }
 
     fn take_up(&mut self, now: Now, stored: RestoredBuild, step: &mut Step) {

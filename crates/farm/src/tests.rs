@@ -155,3 +155,26 @@ fn a_raised_limit_starts_each_waiting_build_once() {
     started.sort();
     assert_eq!(started, ["2.1 starts", "3.1 starts"]);
 }
+
+/// The machine was prepared for an attempt that had ended, which could come after it was given away again.
+#[test]
+fn what_has_begun_and_ended_in_one_transaction_is_not_done() {
+    let mut world = World::new("", 1);
+    assert_eq!(world.want(1), ["1.1 starts"]);
+    let prepare = Effect::Prepare {
+        attempt: AttemptId {
+            build: BuildId(1),
+            n: 1,
+        },
+        machine: MachineId::parse("m0").expect("a name"),
+        repo: "widget".parse().expect("a name"),
+        commit: GitHash::parse(&format!("{:040x}", 1)).expect("a hash"),
+        source_dir: "src".to_owned(),
+    };
+    let release = Effect::Release {
+        machine: MachineId::parse("m0").expect("a name"),
+    };
+    assert!(world.farm.stands(&prepare) && !world.farm.stands(&release));
+    assert_eq!(world.cancel(), ["1.1 ends", "answer: cancelled", "1 done"]);
+    assert!(!world.farm.stands(&prepare) && world.farm.stands(&release));
+}

@@ -303,6 +303,9 @@ impl World<'_> {
                 writes.push(Write::IntentDone { intent, at, answer });
             }
         }
+        if let Some(coordinator) = &self.coordinator {
+            effects.retain(|aimed| coordinator.farm.stands(&aimed.effect));
+        }
         self.commit(writes, effects)
     }
 

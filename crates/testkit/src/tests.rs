@@ -45,6 +45,15 @@ fn nothing_is_lost_doubled_or_left_without_a_reason() {
     }
 }
 
+/// Past the ordinary ones. 2037: a raised limit started a build twice. 14897: a machine was prepared for an attempt
+/// that had ended in the same transaction.
+#[test]
+fn seeds_that_once_found_a_fault_of_ours_hold() {
+    for seed in [2037, 14897] {
+        simulate(seed, None).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+}
+
 #[test]
 fn the_same_seed_is_the_same_farm() {
     for seed in 0..5 {
