@@ -9,6 +9,7 @@
 
 mod access; // tokens, machine keys, what people asked for
 mod apply; // the writes of the farm core, one transaction each
+pub mod backup; // all rows as lines, and back
 mod builds; // builds, attempts, machines as readers see them
 mod error;
 mod history; // repositories, branches, commits, the grid

@@ -27,6 +27,9 @@ const MIGRATIONS: [Schema; 2] = [
     },
 ];
 
+/// The newest schema.
+pub(crate) const SCHEMA: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
+
 /// Marks a SQLite file as a farm store: `burw`.
 const APPLICATION_ID: i64 = 0x6275_7277;
 
@@ -85,28 +88,7 @@ impl Store {
     /// Opens the store and brings its schema up to date. A store of a newer schema, a damaged file
     /// and a file that cannot be written are refused and left as they are.
     pub async fn open(url: &StoreUrl) -> Result<Store, OpenError> {
-        sqlx::any::install_default_drivers();
-        let (write, read, engine) = match url {
-            StoreUrl::Sqlite(path) => {
-                prepare_file(path).await?;
-                let (write, read) = sqlite_pools(path).await?;
-                (write, read, Engine::Sqlite)
-            }
-            StoreUrl::Postgres(url) => {
-                let pool = postgres_pool(url).await?;
-                (pool.clone(), pool, Engine::Postgres)
-            }
-        };
-        let shared = Shared {
-            changes: watch::Sender::new(0),
-            complete: Mutex::new(BTreeMap::new()),
-        };
-        Ok(Store {
-            write,
-            read,
-            engine,
-            shared: Arc::new(shared),
-        })
+        open_at(url, SCHEMA).await
     }
 
     /// Waits for what is being done and closes all connections.
@@ -151,8 +133,34 @@ impl Store {
     }
 }
 
+/// Opens the store and brings its schema up to number `schema`; one that is past it is refused as newer.
+pub(crate) async fn open_at(url: &StoreUrl, schema: i64) -> Result<Store, OpenError> {
+    sqlx::any::install_default_drivers();
+    let (write, read, engine) = match url {
+        StoreUrl::Sqlite(path) => {
+            prepare_file(path, schema).await?;
+            let (write, read) = sqlite_pools(path).await?;
+            (write, read, Engine::Sqlite)
+        }
+        StoreUrl::Postgres(url) => {
+            let pool = postgres_pool(url, schema).await?;
+            (pool.clone(), pool, Engine::Postgres)
+        }
+    };
+    let shared = Shared {
+        changes: watch::Sender::new(0),
+        complete: Mutex::new(BTreeMap::new()),
+    };
+    Ok(Store {
+        write,
+        read,
+        engine,
+        shared: Arc::new(shared),
+    })
+}
+
 /// All that can be wrong with a file is found here, on one connection of its own.
-async fn prepare_file(path: &Path) -> Result<(), OpenError> {
+async fn prepare_file(path: &Path, schema: i64) -> Result<(), OpenError> {
     let bad_path = |why| OpenError::Path {
         path: path.to_owned(),
         why,
@@ -190,13 +198,18 @@ async fn prepare_file(path: &Path) -> Result<(), OpenError> {
         .disable_statement_logging();
     let in_words = |error| file_error(path, error);
     let mut conn = SqliteConnection::connect_with(&options).await.map_err(in_words)?;
-    let result = check_file(&mut conn, path, size).await;
+    let result = check_file(&mut conn, path, size, schema).await;
     // A refused file is closed without a trace; what else could be said about it is said already.
     let _ = conn.close().await;
     result
 }
 
-async fn check_file(conn: &mut SqliteConnection, path: &Path, size: u64) -> Result<(), OpenError> {
+async fn check_file(
+    conn: &mut SqliteConnection,
+    path: &Path,
+    size: u64,
+    schema: i64,
+) -> Result<(), OpenError> {
     let in_words = |error| file_error(path, error);
     let tables: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_schema")
         .fetch_one(&mut *conn)
@@ -233,7 +246,7 @@ async fn check_file(conn: &mut SqliteConnection, path: &Path, size: u64) -> Resu
             .map_err(in_words)?;
     }
     let store = format!("`{}`", path.display());
-    match migrator(Engine::Sqlite).run(&mut *conn).await {
+    match migrator(Engine::Sqlite, schema).run(&mut *conn).await {
         Ok(()) => {}
         Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
             return Err(file_error(path, error));
@@ -287,7 +300,7 @@ async fn sqlite_pools(path: &Path) -> Result<(AnyPool, AnyPool), OpenError> {
     Ok((write, read))
 }
 
-async fn postgres_pool(url: &PgUrl) -> Result<AnyPool, OpenError> {
+async fn postgres_pool(url: &PgUrl, schema: i64) -> Result<AnyPool, OpenError> {
     let store = url.shown();
     if !(url.0.starts_with("postgres://") || url.0.starts_with("postgresql://")) {
         return Err(OpenError::Address);
@@ -310,7 +323,7 @@ async fn postgres_pool(url: &PgUrl) -> Result<AnyPool, OpenError> {
         store: store.clone(),
         source,
     })?;
-    match migrator(Engine::Postgres).run(&pool).await {
+    match migrator(Engine::Postgres, schema).run(&pool).await {
         Ok(()) => Ok(pool),
         Err(error) => {
             pool.close().await;
@@ -330,7 +343,7 @@ fn any_options(url: &str) -> Result<AnyConnectOptions, OpenError> {
     Ok(options.disable_statement_logging())
 }
 
-fn migrator(engine: Engine) -> Migrator {
+fn migrator(engine: Engine, upto: i64) -> Migrator {
     let migration = |schema: &Schema| {
         let sql = match engine {
             Engine::Sqlite => schema.sqlite,
@@ -345,11 +358,12 @@ fn migrator(engine: Engine) -> Migrator {
             false,
         )
     };
-    Migrator::with_migrations(MIGRATIONS.iter().map(migration).collect())
+    let wanted = MIGRATIONS.iter().filter(|schema| schema.version <= upto);
+    Migrator::with_migrations(wanted.map(migration).collect())
 }
 
 fn migration_error(store: String, error: MigrateError) -> OpenError {
-    let newest = MIGRATIONS.iter().map(|schema| schema.version).max().unwrap_or(0);
+    let newest = SCHEMA;
     match error {
         MigrateError::VersionMissing(found) if found > newest => OpenError::Newer {
             store,

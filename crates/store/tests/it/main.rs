@@ -1,5 +1,6 @@
 //! One contract, two engines. Each case is run on SQLite and on PostgreSQL.
 
+mod backup;
 mod cases;
 mod cluster;
 mod files;
