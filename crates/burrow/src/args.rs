@@ -148,6 +148,23 @@ Examples:
     Key(Key),
     /// Tokens with which people retry and cancel
     Token(Token),
+    /// Write all that the farm keeps to one file, while it runs or not
+    ///
+    /// Every row of the store, the keys and the step logs, as of one moment. It holds secrets: only its
+    /// owner may read it. Mirrors are left out, the farm fetches them again.
+    #[command(after_help = "Example:\n  burrow backup --config /etc/burrow farm-2026-11-24.tgz")]
+    Backup(Backup),
+    /// Make a farm of a backup, in an empty state folder
+    ///
+    /// The file is checked whole before anything is made. The configuration says which store is
+    /// filled, SQLite or PostgreSQL, whichever it was taken from.
+    #[command(after_help = "Example:\n  burrow restore --config /etc/burrow farm-2026-11-24.tgz")]
+    Restore(Restore),
+    /// Copy the store of a farm that does not run to PostgreSQL
+    #[command(
+        after_help = "Example:\n  burrow move-store --config /etc/burrow --to postgres://farm@db.example/farm"
+    )]
+    MoveStore(MoveStore),
     /// Print completions for a shell
     #[command(
         after_help = "Example:\n  burrow completions bash > ~/.local/share/bash-completion/completions/burrow"
@@ -185,6 +202,39 @@ pub struct Serve {
     /// Configuration: a file, or a folder of *.toml
     #[arg(long, value_name = "FILE|DIR")]
     pub config: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Backup {
+    /// The file to write; must not be there
+    pub file: PathBuf,
+    /// Configuration that says where store and state are [default: ./burrow.toml if there]
+    #[arg(long, value_name = "FILE|DIR")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Restore {
+    /// What `burrow backup` wrote
+    pub file: PathBuf,
+    /// Configuration that says where store and state are to be [default: ./burrow.toml if there]
+    #[arg(long, value_name = "FILE|DIR")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct MoveStore {
+    /// An empty database: postgres://USER:PASSWORD@HOST/DATABASE
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "BURROW_MOVE_STORE_TO",
+        hide_env_values = true
+    )]
+    pub to: String,
+    /// Configuration that says where the store is [default: ./burrow.toml if there]
+    #[arg(long, value_name = "FILE|DIR")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -4,6 +4,7 @@
 //! It decides nothing about builds. Start at [`main_with`], then `up`.
 
 mod args; // the command line
+mod backup; // `backup`, `restore`, `move-store`
 mod check; // `check`
 mod client; // `status`, `builds`, `logs`, `retry`, `cancel`
 mod demo; // the repository of `up --demo`
@@ -80,6 +81,9 @@ fn run(args: Args) -> Result<Exit, Failure> {
         Command::Gomote(gomote) => block_on(gomote::gomote(&global, &gomote)),
         Command::Key(key) => block_on(secrets::key(&global, &key)),
         Command::Token(token) => block_on(secrets::token(&global, &token)),
+        Command::Backup(backup) => block_on(backup::backup(&global, &backup)),
+        Command::Restore(restore) => block_on(backup::restore(&global, &restore)),
+        Command::MoveStore(wanted) => block_on(backup::move_store(&global, &wanted)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "burrow", &mut std::io::stdout());
             Ok(Exit::Done)

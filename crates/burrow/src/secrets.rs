@@ -137,19 +137,7 @@ fn derive(master: Option<&Path>, names: &[String]) -> Result<Exit, Failure> {
 }
 
 async fn open(global: &Global, config: Option<&Path>) -> Result<(Config, Store), Failure> {
-    let defaults = farm_file::defaults(global)?;
-    let file = config.map(PathBuf::from).or_else(|| {
-        let here = PathBuf::from(farm_file::NAME);
-        here.exists().then_some(here)
-    });
-    let config = match file {
-        Some(path) => farm_file::load(&path, global, &defaults)?.config,
-        None => {
-            Config::check(&[], &defaults)
-                .map_err(|problems| Failure::new(problems.to_string()))?
-                .config
-        }
-    };
+    let config = configured(global, config)?;
     if config.farm.store == config::StoreUrl::Embedded {
         farm_file::make_state_dir(&config.farm.state_dir)?;
     }
@@ -157,14 +145,34 @@ async fn open(global: &Global, config: Option<&Path>) -> Result<(Config, Store),
     Ok((config, store))
 }
 
-async fn open_store(config: &Config) -> Result<Store, Failure> {
-    let url = match &config.farm.store {
+/// The configuration that is named, or that of this folder; without one, that of a farm without a file.
+pub fn configured(global: &Global, config: Option<&Path>) -> Result<Config, Failure> {
+    let defaults = farm_file::defaults(global)?;
+    let file = config.map(PathBuf::from).or_else(|| {
+        let here = PathBuf::from(farm_file::NAME);
+        here.exists().then_some(here)
+    });
+    Ok(match file {
+        Some(path) => farm_file::load(&path, global, &defaults)?.config,
+        None => {
+            Config::check(&[], &defaults)
+                .map_err(|problems| Failure::new(problems.to_string()))?
+                .config
+        }
+    })
+}
+
+pub fn store_url(config: &Config) -> store::StoreUrl {
+    match &config.farm.store {
         config::StoreUrl::Embedded => store::StoreUrl::Sqlite(config.farm.state_dir.join("farm.db")),
         config::StoreUrl::Postgres(url) => {
             store::StoreUrl::Postgres(store::PgUrl::new(url.expose().to_owned()))
         }
-    };
-    Store::open(&url)
+    }
+}
+
+pub async fn open_store(config: &Config) -> Result<Store, Failure> {
+    Store::open(&store_url(config))
         .await
         .map_err(|error| anyhow::Error::from(error).into())
 }

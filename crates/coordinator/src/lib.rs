@@ -18,6 +18,8 @@ mod pools;
 mod upkeep;
 mod watch;
 
+pub use lock::{StateLock, take as lock};
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 //! The program as its users run it: `up --demo`, the clients, a kill, a clean end.
 
+mod backup;
 mod bad_input;
+mod chaos;
 mod dial_in;
 mod farm;
 mod gomote;
@@ -206,6 +208,9 @@ fn wrong_command_lines_end_with_2_and_every_command_has_help() {
         "gomote",
         "key",
         "token",
+        "backup",
+        "restore",
+        "move-store",
         "completions",
     ];
     for command in commands {
