@@ -1,5 +1,6 @@
 //! What is run by hand: `cargo run --release -p xtask -- simulate --seeds 100000`.
 
+mod schedule_bench;
 mod simulate;
 
 use lexopt::{Arg, ValueExt};
@@ -9,6 +10,7 @@ usage: xtask COMMAND
 
   simulate [--seeds N] [--from S]   simulate farms of the seeds S to S+N-1; at the first that breaks an
                                     invariant, print the shortest script found for it, and exit 1
+  schedule-bench                    time the scheduler alone, up to 1,000,000 builds and 10,000 machines
 ";
 
 fn main() -> std::process::ExitCode {
@@ -37,6 +39,7 @@ fn run() -> Result<std::process::ExitCode, lexopt::Error> {
     }
     match command.as_str() {
         "simulate" => Ok(simulate::run(from, seeds)),
+        "schedule-bench" => Ok(schedule_bench::run()),
         other => Err(format!("no command `{other}`").into()),
     }
 }
