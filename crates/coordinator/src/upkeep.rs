@@ -107,7 +107,7 @@ impl Upkeep {
         let _ = self.inputs.send(Input::Usual(usual)).await;
         let keep = i64::try_from(config.farm.keep_logs.as_micros()).unwrap_or(i64::MAX);
         let before = Timestamp(engine::wall().0.saturating_sub(keep));
-        let expired = self.store.log_expired(before, 500).await?;
+        let expired = self.store.expire_logs(before, 500).await?;
         for step in &expired {
             self.logs.delete(*step).await?;
         }

@@ -239,21 +239,36 @@ impl Store {
         .await
     }
 
-    /// Steps that still have a log and whose attempt ended before `before`, oldest first.
-    pub async fn log_expired(&self, before: Timestamp, limit: usize) -> Result<Vec<StepId>, StoreError> {
+    /// Lets the logs of at most `limit` more steps expire, oldest first, whose attempt ended before `before`. From here on
+    /// no page points to them. All that are to be deleted, those of a call whose caller died among them.
+    pub async fn expire_logs(&self, before: Timestamp, limit: usize) -> Result<Vec<StepId>, StoreError> {
         self.within(async {
-            let found = sqlx::query(
-                "SELECT build, n, idx FROM steps WHERE log_idle IS NOT NULL AND log_idle >= 0 AND log_idle < $1 \
-                 ORDER BY log_idle LIMIT $2",
+            let mut tx = self.begin().await?;
+            sqlx::query(
+                "UPDATE steps SET log_idle = -2 WHERE (build, n, idx) IN (SELECT build, n, idx FROM steps \
+                 WHERE log_idle >= 0 AND log_idle < $1 ORDER BY log_idle LIMIT $2)",
             )
             .bind(before.0)
             .bind(int(limit as u64))
-            .fetch_all(&self.read)
+            .execute(&mut *tx)
             .await?;
+            let found =
+                sqlx::query("SELECT build, n, idx FROM steps WHERE log_idle = -2 ORDER BY build, n, idx")
+                    .fetch_all(&mut *tx)
+                    .await?;
+            if !found.is_empty() {
+                self.commit(tx).await?;
+            }
             let step = |row: &AnyRow| {
                 let mut columns = Columns::of(row);
-                let attempt = AttemptId { build: columns.build_id()?, n: columns.count()? };
-                Ok(StepId { attempt, index: columns.count()? })
+                let attempt = AttemptId {
+                    build: columns.build_id()?,
+                    n: columns.count()?,
+                };
+                Ok(StepId {
+                    attempt,
+                    index: columns.count()?,
+                })
             };
             found.iter().map(step).collect()
         })
