@@ -334,6 +334,8 @@ impl Farm {
     }
 
     fn take_up(&mut self, now: Now, stored: RestoredBuild, step: &mut Step) {
+        // A wall clock that was set back would make a minute of back-off a day.
+        let longest = now.wall + BACK_OFF[BACK_OFF.len() - 1];
         let mut build = Build {
             repo: stored.repo,
             commit: stored.commit,
@@ -343,7 +345,7 @@ impl Farm {
             tries_left: stored.tries_left,
             attempts: stored.attempts,
             avoid: stored.avoid.into_iter().collect(),
-            not_before: stored.not_before,
+            not_before: stored.not_before.map(|at| at.min(longest)),
             running: None,
         };
         let mut actions = Vec::new();

@@ -178,3 +178,32 @@ fn what_has_begun_and_ended_in_one_transaction_is_not_done() {
     assert_eq!(world.cancel(), ["1.1 ends", "answer: cancelled", "1 done"]);
     assert!(!world.farm.stands(&prepare) && world.farm.stands(&release));
 }
+
+#[test]
+fn no_back_off_is_longer_after_a_restart_than_it_can_be() {
+    let now = Now {
+        mono: Duration::ZERO,
+        wall: Timestamp::from_secs(1_000_000),
+    };
+    let stored = |not_before| RestoredBuild {
+        build: BuildId(1),
+        repo: "widget".parse().expect("a name"),
+        commit: GitHash::parse(&format!("{:040x}", 1)).expect("a hash"),
+        commit_time: Timestamp(0),
+        builder: "b".parse().expect("a name"),
+        requested: now.wall,
+        not_before: Some(not_before),
+        tries_left: 2,
+        attempts: 1,
+        avoid: Vec::new(),
+        running: None,
+    };
+    for (not_before, waits) in [(60, 60), (86_400, 1_500)] {
+        let restored = Restored {
+            last_build: 1,
+            builds: vec![stored(now.wall + Duration::from_secs(not_before))],
+        };
+        let (farm, _) = Farm::restore(now, config(""), restored);
+        assert_eq!(farm.next_deadline(now), Some(Duration::from_secs(waits)));
+    }
+}
