@@ -64,6 +64,7 @@ fn the_same_seed_is_the_same_farm() {
 #[test]
 fn every_planted_fault_is_found_and_told_by_a_short_script() {
     let documented = include_str!("../../../docs/simulation.md");
+    let mut listed = true;
     for fault in Fault::ALL {
         let found = (0..seeds()).find_map(|seed| simulate(seed, Some(fault)).err());
         let found = found.unwrap_or_else(|| panic!("{fault:?} was not found in {} farms", seeds()));
@@ -71,11 +72,9 @@ fn every_planted_fault_is_found_and_told_by_a_short_script() {
         let (seed, events) = (short.script.seed, short.script.events.len());
         println!("| `{fault:?}` | {seed} | {events} | {} |", short.violation.0);
         assert!(events <= 8, "{fault:?} is told by {events} events:\n{short}");
-        assert!(
-            documented.contains(&format!("`{fault:?}`")),
-            "docs/simulation.md lists {fault:?}"
-        );
+        listed &= documented.contains(&format!("| `{fault:?}` |"));
     }
+    assert!(listed, "docs/simulation.md lists them as above");
 }
 
 #[test]

@@ -100,7 +100,9 @@ fn chaos(mut database: Option<Postgres>) {
             _ => {
                 if let Some(database) = &mut database {
                     database.crash();
-                    std::thread::sleep(long);
+                    // Long runs have it away for a minute, too.
+                    let minute = lasts.as_secs() >= 60 && random.chance(20);
+                    std::thread::sleep(if minute { Duration::from_secs(60) } else { long });
                     database.start();
                 }
             }
