@@ -296,3 +296,79 @@ fn private(path: &Path) -> io::Result<File> {
         .mode(0o600)
         .open(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An archive of `files`, whose manifest is that of `told`.
+    fn archive(path: &Path, files: &[(&str, &str)], told: &[(&str, &str)]) {
+        let entry = |(name, text): &(&str, &str)| {
+            let mut read = Hashing::new(text.as_bytes());
+            let bytes = io::copy(&mut read, &mut io::sink()).unwrap();
+            let sha256 = read.digest();
+            ((*name).to_owned(), Entry { bytes, sha256 })
+        };
+        let manifest = Manifest {
+            burrow: "0.1.0".to_owned(),
+            schema: 1,
+            files: told.iter().map(entry).collect(),
+        };
+        let manifest = serde_json::to_string(&manifest).unwrap();
+        let mut tar = tar::Builder::new(GzEncoder::new(File::create(path).unwrap(), Compression::fast()));
+        for (name, text) in files.iter().chain(&[(MANIFEST, manifest.as_str())]) {
+            let mut head = tar::Header::new_gnu();
+            head.set_size(text.len() as u64);
+            // The crate's own way would refuse a name that leads out.
+            head.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
+            head.set_cksum();
+            tar.append(&head, text.as_bytes()).unwrap();
+        }
+        tar.into_inner().unwrap().finish().unwrap();
+    }
+
+    #[test]
+    fn a_backup_is_whole_only_if_each_file_is_what_was_put_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("farm.tgz");
+        let (rows, log) = ((ROWS, "[1]\n"), ("logs/0/1/1-0.log", "hello"));
+        let cases = [
+            (vec![rows, log], vec![rows, log], None),
+            (
+                vec![rows, ("logs/0/1/1-0.log", "hellp")],
+                vec![rows, log],
+                Some("is not what was put in"),
+            ),
+            (vec![rows], vec![rows, log], Some("is not what was put in")),
+            (vec![rows, log], vec![rows], Some("was put in by somebody else")),
+            (vec![log], vec![log], Some("holds no store")),
+        ];
+        for (files, told, wanted) in cases {
+            archive(&path, &files, &told);
+            let found = verify(&path).err().map(|why| why.to_string());
+            assert!(
+                found
+                    .as_deref()
+                    .is_none_or(|found| wanted.is_some_and(|wanted| found.contains(wanted)))
+                    && found.is_some() == wanted.is_some(),
+                "{found:?} {wanted:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_unpacked_outside_of_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, target) = (folder.path().join("farm.tgz"), folder.path().join("state"));
+        fs::create_dir(&target).unwrap();
+        for name in ["../evil", "/tmp/evil-of-burrow", "logs/../../evil"] {
+            archive(&path, &[(name, "x")], &[]);
+            let why = unpack(&path, &target).unwrap_err().to_string();
+            assert!(why.contains("leads out"), "{why}");
+        }
+        assert!(!folder.path().join("evil").exists());
+        archive(&path, &[("logs/0/1/1-0.log", "x")], &[]);
+        unpack(&path, &target).unwrap();
+        assert_eq!(fs::read_to_string(target.join("logs/0/1/1-0.log")).unwrap(), "x");
+    }
+}
