@@ -2,23 +2,27 @@
 //!
 //! [`routes`] serve a log to followers: ours and the original's. [`Copy`] keeps a folder like another
 //! server's log, [`Replay`] turns what is new of a log into a corpus, and [`follow`] runs both for
-//! ever. [`Leader`] is the one who appends. [`import`] takes over what the original's disk logger wrote.
+//! ever. [`run`] is the service of it all. [`Leader`] is the one who appends. [`import`] takes over what the original's disk logger wrote.
 //!
 //! A log is shown only as far as it is durable, so what was served once never changes.
 
 mod copy;
 mod follow;
+mod fsck;
 mod import;
 mod index;
 mod leader;
 mod replay;
 mod serve;
+mod service;
 pub mod synthetic;
 
 pub use copy::{Copy, CopyError, Outcome};
 pub use follow::{Following, Snapshot, follow};
+pub use fsck::{Checked, fsck};
 pub use import::{ImportError, import};
 pub use index::{Listed, Plan, plan};
 pub use leader::Leader;
 pub use replay::{Counts, Replay, ReplayError};
 pub use serve::{Served, Visible, routes};
+pub use service::{Config, run};

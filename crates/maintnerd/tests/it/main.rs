@@ -2,7 +2,9 @@
 
 mod copy;
 mod farm;
+mod fsck;
 mod import;
 mod original;
 mod replay;
 mod serve;
+mod service;
