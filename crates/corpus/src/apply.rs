@@ -101,23 +101,18 @@ impl Corpus {
 
     /// By owner, then name.
     pub fn repos(&self) -> impl Iterator<Item = RepoView<'_>> {
-        self.github.repos.iter().map(|((owner, name), repo)| RepoView {
-            corpus: self,
-            owner,
-            name,
-            repo,
-        })
+        self.github
+            .repos
+            .iter()
+            .map(|repo| RepoView { corpus: self, repo })
     }
 
     /// As the log spells it.
     pub fn repo(&self, owner: &str, name: &str) -> Option<RepoView<'_>> {
-        let key = (owner.to_owned(), name.to_owned());
-        let ((owner, name), repo) = self.github.repos.get_key_value(&key)?;
+        let at = self.github.find(owner, name).ok()?;
         Some(RepoView {
             corpus: self,
-            owner,
-            name,
-            repo,
+            repo: &self.github.repos[at],
         })
     }
 

@@ -63,7 +63,7 @@ impl<T: Texts, L: FnMut(&str)> Dump<'_, T, L> {
         if empty {
             return Ok(());
         }
-        self.say(&["repo", repo.owner, repo.name]);
+        self.say(&["repo", repo.owner(), repo.name()]);
         for (id, label) in repo.labels() {
             self.say(&["label", &id.to_string(), &label.name]);
         }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ids::Timestamp;
@@ -14,8 +14,6 @@ use crate::shared::Numbered;
 pub(crate) struct Gerrit {
     /// By `host/project`.
     pub projects: BTreeMap<String, Project>,
-    /// Changes whose metas moved since the last batch ended.
-    dirty: BTreeSet<(String, u32)>,
 }
 
 #[derive(Clone, Default)]
@@ -24,6 +22,8 @@ pub(crate) struct Project {
     pub changes: Numbered<Arc<Change>>,
     /// All but those of changes.
     pub refs: Arc<BTreeMap<String, CommitId>>,
+    /// Changes whose metas moved since the last batch ended.
+    dirty: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +148,7 @@ impl Gerrit {
                     let change = project.change(number);
                     change.meta = Some(commit);
                     change.deleted = false;
-                    self.dirty.insert((key.clone().into_owned(), number));
+                    project.dirty.push(number);
                 }
                 Some((number, ChangeRef::PatchSet(patch_set))) => {
                     let change = project.change(number);
@@ -166,18 +166,19 @@ impl Gerrit {
 
     /// Brings the changes whose metas moved up to date.
     pub fn finish(&mut self, git: &Git, troubles: &mut Vec<Trouble>) {
-        for (key, number) in std::mem::take(&mut self.dirty) {
-            let project = self
-                .projects
-                .get_mut(&key)
-                .expect("a dirty change is of a project");
-            let change = project.change(number);
-            match history(git, change) {
-                Some(metas) => change.replay(git, metas),
-                None => troubles.push(Trouble::NoHistory {
-                    project: key,
-                    change: change.number,
-                }),
+        for (key, project) in &mut self.projects {
+            let mut dirty = std::mem::take(&mut project.dirty);
+            dirty.sort_unstable();
+            dirty.dedup();
+            for number in dirty {
+                let change = project.change(number);
+                match history(git, change) {
+                    Some(metas) => change.replay(git, metas),
+                    None => troubles.push(Trouble::NoHistory {
+                        project: key.clone(),
+                        change: change.number,
+                    }),
+                }
             }
         }
     }

@@ -13,8 +13,8 @@ use crate::text::Texts;
 
 #[derive(Clone, Default)]
 pub(crate) struct GitHub {
-    /// By owner and name.
-    pub repos: BTreeMap<(String, String), Repo>,
+    /// By owner and name, sorted: searched without a key of its own for each of millions.
+    pub repos: Vec<Repo>,
     /// Logins, by id. Users known only by their id are not in it.
     pub users: Shards<i64, Name>,
     /// Slugs, by id.
@@ -23,6 +23,8 @@ pub(crate) struct GitHub {
 
 #[derive(Clone, Default)]
 pub(crate) struct Repo {
+    pub owner: String,
+    pub name: String,
     pub issues: Numbered<Arc<Issue>>,
     /// By id.
     pub labels: Arc<BTreeMap<i64, Label>>,
@@ -227,11 +229,25 @@ impl GitHub {
         if owner.is_empty() || name.is_empty() {
             return None;
         }
-        Some(
-            self.repos
-                .entry((owner.into_owned(), name.into_owned()))
-                .or_default(),
-        )
+        let at = self.find(&owner, &name).unwrap_or_else(|at| {
+            let (owner, name) = (owner.into_owned(), name.into_owned());
+            self.repos.insert(
+                at,
+                Repo {
+                    owner,
+                    name,
+                    ..Repo::default()
+                },
+            );
+            at
+        });
+        Some(&mut self.repos[at])
+    }
+
+    /// Where a repository is, or belongs.
+    pub fn find(&self, owner: &str, name: &str) -> Result<usize, usize> {
+        self.repos
+            .binary_search_by(|repo| (&*repo.owner, &*repo.name).cmp(&(owner, name)))
     }
 
     fn learn_people(&mut self, names: &mut Names, mutation: &borrowed::GithubIssueMutation<'_>) {
@@ -353,7 +369,9 @@ impl Issue {
         if mutation.labels_snapshot_complete {
             self.labels.clear();
         }
-        self.labels.retain(|id| !mutation.remove_label.contains(id));
+        if !mutation.remove_label.is_empty() {
+            self.labels.retain(|id| !mutation.remove_label.contains(id));
+        }
         for label in &mutation.add_label {
             if let Err(at) = self.labels.binary_search(&label.id) {
                 self.labels.insert(at, label.id);
@@ -372,8 +390,10 @@ impl Issue {
                 comment.body = span(told.body.0);
             }
         }
-        self.comments
-            .retain(|comment| !mutation.deleted_comments.contains(&comment.id));
+        if !mutation.deleted_comments.is_empty() {
+            self.comments
+                .retain(|comment| !mutation.deleted_comments.contains(&comment.id));
+        }
         for told in mutation.event.iter().filter(|told| told.id != 0) {
             let event = Event {
                 id: told.id,
@@ -471,12 +491,18 @@ impl Review {
 #[derive(Clone, Copy)]
 pub struct RepoView<'a> {
     pub(crate) corpus: &'a Corpus,
-    pub owner: &'a str,
-    pub name: &'a str,
     pub(crate) repo: &'a Repo,
 }
 
 impl<'a> RepoView<'a> {
+    pub fn owner(self) -> &'a str {
+        &self.repo.owner
+    }
+
+    pub fn name(self) -> &'a str {
+        &self.repo.name
+    }
+
     /// Those that the log says do not exist any more are among them.
     pub fn issue(self, number: i32) -> Option<IssueView<'a>> {
         let issue = self.repo.issues.get(u32::try_from(number).ok()?)?;

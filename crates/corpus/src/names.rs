@@ -7,7 +7,9 @@ use foldhash::fast::RandomState;
 use crate::shared::{Index, Pages};
 
 /// A short text that occurs often: a person, a label, a branch. Equal texts have equal names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// The default is [`Name::EMPTY`], the empty text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Name(u32);
 
 /// Each text once. [`Name::EMPTY`] is the empty one.
@@ -16,6 +18,9 @@ pub(crate) struct Names {
     texts: Pages<Arc<[u8]>>,
     index: Index,
     hasher: RandomState,
+    /// The last two that were asked for, which are likely to be asked for again: one server commits what
+    /// many write.
+    recent: [Name; 2],
 }
 
 impl Name {
@@ -27,6 +32,15 @@ impl Names {
         if text.is_empty() {
             return Name::EMPTY;
         }
+        let known = self.recent.into_iter().find(|name| self.bytes(*name) == text);
+        let name = known.unwrap_or_else(|| self.find_or_add(text));
+        if self.recent[1] != name {
+            self.recent = [self.recent[1], name];
+        }
+        name
+    }
+
+    fn find_or_add(&mut self, text: &[u8]) -> Name {
         let hash = self.hasher.hash_one(text);
         let texts = &self.texts;
         if let Some(found) = self.index.find(hash, |at| **texts.get(*at) == *text) {

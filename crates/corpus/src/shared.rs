@@ -104,9 +104,9 @@ fn shard(hash: u64) -> usize {
     (hash >> 32) as usize % SHARDS
 }
 
-/// An ordered map of numbers, which may be sparse.
+/// An ordered map of numbers that have gaps, but mostly small ones.
 #[derive(Clone)]
-pub(crate) struct Numbered<V>(BTreeMap<u32, Arc<Vec<(u32, V)>>>);
+pub(crate) struct Numbered<V>(BTreeMap<u32, Arc<Vec<Option<V>>>>);
 
 impl<V> Default for Numbered<V> {
     fn default() -> Numbered<V> {
@@ -116,25 +116,17 @@ impl<V> Default for Numbered<V> {
 
 impl<V: Clone> Numbered<V> {
     pub fn get(&self, key: u32) -> Option<&V> {
-        let page = self.0.get(&(key / KEYS))?;
-        let at = page.binary_search_by_key(&key, |(key, _)| *key).ok()?;
-        Some(&page[at].1)
+        self.0.get(&(key / KEYS))?[(key % KEYS) as usize].as_ref()
     }
 
     pub fn get_or_insert_with(&mut self, key: u32, make: impl FnOnce() -> V) -> &mut V {
-        let page = Arc::make_mut(self.0.entry(key / KEYS).or_default());
-        let at = page.binary_search_by_key(&key, |(key, _)| *key);
-        let at = at.unwrap_or_else(|at| {
-            page.insert(at, (key, make()));
-            at
-        });
-        &mut page[at].1
+        let page = self.0.entry(key / KEYS);
+        let page = page.or_insert_with(|| Arc::new(vec![None; KEYS as usize]));
+        Arc::make_mut(page)[(key % KEYS) as usize].get_or_insert_with(make)
     }
 
     pub fn values(&self) -> impl Iterator<Item = &V> {
-        self.0
-            .values()
-            .flat_map(|page| page.iter().map(|(_, value)| value))
+        self.0.values().flat_map(|page| page.iter().flatten())
     }
 }
 
