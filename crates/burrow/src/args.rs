@@ -165,6 +165,16 @@ Examples:
         after_help = "Example:\n  burrow move-store --config /etc/burrow --to postgres://farm@db.example/farm"
     )]
     MoveStore(MoveStore),
+    /// Serve the log of issues, changes and commits, one of its own or a copy of another's
+    ///
+    /// Followers, those of golang/build too, find it at /logs.
+    #[command(after_help = "\
+Examples:
+  burrow maintnerd --log DIR                                              serve the log in a folder
+  burrow maintnerd --log DIR --follow https://maintner.example.org/logs   keep a copy, and serve it on")]
+    Maintnerd(Maintnerd),
+    /// Look into a log of issues, changes and commits
+    Corpus(CorpusArgs),
     /// Print completions for a shell
     #[command(
         after_help = "Example:\n  burrow completions bash > ~/.local/share/bash-completion/completions/burrow"
@@ -296,6 +306,55 @@ pub struct Cancel {
     /// Numbers of the builds
     #[arg(required = true, value_name = "BUILD")]
     pub builds: Vec<BuildId>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Maintnerd {
+    /// Folder of the log; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub log: PathBuf,
+    /// Server whose log the folder is a copy of: the URL of its /logs
+    #[arg(long, value_name = "URL")]
+    pub follow: Option<String>,
+    /// Where to serve it
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6343")]
+    pub listen: SocketAddr,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CorpusArgs {
+    /// Folder of the log
+    #[arg(long, value_name = "DIR")]
+    pub log: PathBuf,
+    #[command(subcommand)]
+    pub command: CorpusCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CorpusCommand {
+    /// What the log holds, in numbers
+    Summary,
+    /// Print an issue with its comments
+    #[command(after_help = "Example:\n  burrow corpus --log DIR issue golang/go 23765")]
+    Issue {
+        /// OWNER/REPO
+        repo: String,
+        number: i32,
+    },
+    /// Print a change of Gerrit with its votes and messages
+    #[command(after_help = "Example:\n  burrow corpus --log DIR change go.googlesource.com/go 12345")]
+    Change {
+        /// HOST/PROJECT
+        project: String,
+        number: i32,
+    },
+    /// Check all of the log; exit 1 if anything is wrong
+    Fsck,
+    /// Append what golang/build's maintnerd wrote to a folder: maintner-*.mutlog
+    Import {
+        /// Folder of its daily files
+        from: PathBuf,
+    },
 }
 
 /// Both work on the store itself, so whoever may write it may use them; the farm need not run.

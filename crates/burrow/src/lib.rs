@@ -7,6 +7,7 @@ mod args; // the command line
 mod backup; // `backup`, `restore`, `move-store`
 mod check; // `check`
 mod client; // `status`, `builds`, `logs`, `retry`, `cancel`
+mod corpus; // `corpus` and `maintnerd`
 mod demo; // the repository of `up --demo`
 mod failure; // what went wrong, what to do, the exit code
 mod farm_file; // which configuration, and where state is
@@ -84,6 +85,8 @@ fn run(args: Args) -> Result<Exit, Failure> {
         Command::Backup(backup) => block_on(backup::backup(&global, &backup)),
         Command::Restore(restore) => block_on(backup::restore(&global, &restore)),
         Command::MoveStore(wanted) => block_on(backup::move_store(&global, &wanted)),
+        Command::Maintnerd(maintnerd) => block_on(corpus::maintnerd(&global, &maintnerd)),
+        Command::Corpus(corpus) => corpus::corpus(&global, &corpus),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "burrow", &mut std::io::stdout());
             Ok(Exit::Done)

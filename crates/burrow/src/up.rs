@@ -105,7 +105,7 @@ async fn run(found: Found, global: &Global, up: Option<&Up>) -> Result<Exit, Fai
 }
 
 /// The first signal ends the farm cleanly, the second at once.
-fn stop_on_signals(stop: CancellationToken) -> Result<impl Future<Output = ()> + Send, Failure> {
+pub fn stop_on_signals(stop: CancellationToken) -> Result<impl Future<Output = ()> + Send, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen =
         |kind| signal(kind).map_err(|error| Failure::new(format!("cannot wait for signals: {error}")));

@@ -3,7 +3,9 @@ use std::{fs, io};
 
 use maintpb::Malformed;
 use maintpb::borrowed::{Mutation, View};
-use mutlog::{BadRecord, CommitError, Disk, Records, Split, Writer, day_files};
+use mutlog::{BadRecord, CommitError, Disk, Folder, Records, Split, TARGET, Writer, day_files};
+
+use crate::leader::open_writer;
 
 /// Bytes between two commits.
 const BATCH: usize = 4 << 20;
@@ -25,6 +27,12 @@ pub enum ImportError {
     },
     #[error(transparent)]
     Commit(#[from] CommitError),
+}
+
+/// As [`import`], to the end of the log in a folder, which is made if it is not there.
+pub fn import_into(from: &Path, folder: &Folder) -> anyhow::Result<u64> {
+    let (mut writer, _) = open_writer(folder, TARGET)?;
+    Ok(import(from, &mut writer)?)
 }
 
 /// Appends all records that the original's disk logger wrote in `from`. Returns how many. Payloads are

@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::mpsc;
-use std::thread;
+use std::{fs, io, thread};
 
+use anyhow::Context;
 use corpus::{Corpus, Trouble};
 use maintpb::Malformed;
-use mutlog::{BadRecord, LogReader, Place, Records, Segment, SegmentNumber, Split};
+use mutlog::{BadRecord, Folder, LogReader, Place, Records, Segment, SegmentNumber, Split, State, Sum};
 
 /// A corpus, and how far into the log it has come.
 #[derive(Default)]
@@ -52,6 +52,34 @@ struct Piece {
     number: SegmentNumber,
     offset: u64,
     bytes: Vec<u8>,
+}
+
+/// Replays the log in a folder as far as it is whole, whoever writes it: for looking into it.
+pub fn load(folder: &Folder) -> anyhow::Result<(Replay, LogReader)> {
+    let mut log = Vec::new();
+    for file in folder.log()? {
+        let path = folder.path(&file);
+        let read = || format!("read `{}`", path.display());
+        let (len, sum) = match file.state {
+            State::Sealed(sum) => (fs::metadata(&path).with_context(read)?.len(), sum),
+            State::Growing => {
+                let bytes = fs::read(&path).with_context(read)?;
+                let mut records = Records::new(&bytes, 0);
+                records.by_ref().for_each(drop);
+                let len = records.offset();
+                (len, Sum::of(&bytes[..usize::try_from(len)?]))
+            }
+        };
+        log.push(Segment {
+            number: file.number,
+            len,
+            sum,
+        });
+    }
+    let reader = LogReader::new(folder.clone());
+    let mut replay = Replay::default();
+    replay.advance(&reader, &log)?;
+    Ok((replay, reader))
 }
 
 impl Replay {

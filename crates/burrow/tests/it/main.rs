@@ -11,6 +11,7 @@ mod newcomer;
 mod peers;
 mod reload;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -243,4 +244,82 @@ fn builder_keys_are_the_originals() {
     let out = burrow(folder.path(), &["key", "derive", "--development", "linux-amd64"]);
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(said.contains("8b3dbf220b21848be6884e982b34702e"), "{said}");
+}
+
+/// A folder as golang/build's disk logger leaves it: one issue, which is `golang/go#7`.
+fn daily_files(dir: &Path) {
+    std::fs::create_dir(dir).expect("a new folder");
+    let record = b"REC@0+1a=\x0a\x18\x0a\x06golang\x12\x02go\x18\x07\x2a\x02\x08\x01\x4a\x04leak";
+    std::fs::write(dir.join("maintner-2018-06-01.mutlog"), record).expect("a file is written");
+}
+
+#[test]
+fn a_log_is_imported_looked_into_served_and_followed() {
+    let dirs = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| dirs.path().join(name).to_str().expect("plain").to_owned();
+    daily_files(Path::new(&path("days")));
+    let corpus = |log: &str, args: &[&str]| {
+        let out = burrow(
+            dirs.path(),
+            &[&["corpus", "--json", "--log", &path(log)], args].concat(),
+        );
+        let said = String::from_utf8(out.stdout).expect("JSON is UTF-8");
+        assert!(
+            out.status.success(),
+            "{said}{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        serde_json::from_str::<serde_json::Value>(&said).expect("JSON")
+    };
+    assert_eq!(corpus("log", &["import", &path("days")])["imported"], 1);
+    assert_eq!(corpus("log", &["fsck"])["good"], true);
+    assert_eq!(corpus("log", &["summary"])["repos"]["golang/go"]["open"], 1);
+
+    let serve = |args: &[&str]| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_burrow"))
+            .args(["maintnerd", "--listen", "127.0.0.1:0", "--log"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("burrow starts");
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        out.read_line(&mut line).expect("it says where");
+        let url = line.trim().rsplit(' ').next().expect("a word").to_owned();
+        (Farm { child }, url)
+    };
+    let (_leader, url) = serve(&[&path("log")]);
+    let (_copy, _) = serve(&[&path("copy"), "--follow", &url]);
+    until("the copy is there", || {
+        dirs.path()
+            .join("copy/0000.growing.mutlog")
+            .exists()
+            .then_some(())
+    });
+    until("the copy is whole", || {
+        let out = burrow(
+            dirs.path(),
+            &[
+                "corpus",
+                "--json",
+                "--log",
+                &path("copy"),
+                "issue",
+                "golang/go",
+                "7",
+            ],
+        );
+        String::from_utf8_lossy(&out.stdout)
+            .contains("\"title\":\"leak\"")
+            .then_some(())
+    });
+    let out = burrow(
+        dirs.path(),
+        &["corpus", "--log", &path("log"), "issue", "golang/go", "8"],
+    );
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8_lossy(&out.stderr),
+        "error: the log has no issue golang/go#8\n"
+    );
 }
