@@ -1,0 +1,20 @@
+//! Closes the gap between the mutation log and the outside: what a server has and the log does not is
+//! written to the log.
+//!
+//! [`Project`] is what the log knows of a project of Gerrit, as far as the sync must know it: a fold over
+//! its mutations. [`Project::compare`] sets it against a listing of the server's refs, and [`Walk`] finds
+//! the commits that are new. Both are pure. [`Gerrit`] drives them with git; it learns what it wrote by
+//! reading it back, so what is known is what is logged, also after a restart. A round that finds nothing
+//! new writes nothing.
+//!
+//! [`Tree`] does the same for a repository in a folder. Start at [`Project`].
+
+mod known;
+mod project;
+mod round;
+mod walk;
+
+pub use known::Known;
+pub use project::{Moved, Plan, Project};
+pub use round::{Gerrit, Round, SyncError, Tree};
+pub use walk::{Found, Walk};

@@ -1,0 +1,6 @@
+//! The sync with real git: against what a real Gerrit had at three moments, and against odd repositories.
+
+mod log;
+mod made;
+mod recorded;
+mod server;
