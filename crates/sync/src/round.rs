@@ -151,12 +151,16 @@ async fn walk(objects: &mut Objects, mut walk: Walk<'_>) -> Result<Vec<Found>, G
 async fn commits(objects: &Objects, found: &[Found]) -> Result<Vec<maintpb::GitCommit>, GitError> {
     let hashes: Vec<&str> = found.iter().map(|found| &found.object.hash[..]).collect();
     let stats = objects.stats(&hashes).await?;
-    let commit = |(found, stats): (&Found, Vec<gerrit::Stat>)| maintpb::GitCommit {
-        sha1: found.hash.to_string(),
-        raw: found.object.raw.clone(),
-        diff_tree: Some(maintpb::GitDiffTree {
-            file: stats.into_iter().map(file).collect(),
-        }),
+    let commit = |(found, mut stats): (&Found, Vec<gerrit::Stat>)| {
+        // As the original has them: not in git's order, in which a quote is not part of a name.
+        stats.sort_by(|a, b| a.file.cmp(&b.file));
+        maintpb::GitCommit {
+            sha1: found.hash.to_string(),
+            raw: found.object.raw.clone(),
+            diff_tree: Some(maintpb::GitDiffTree {
+                file: stats.into_iter().map(file).collect(),
+            }),
+        }
     };
     Ok(found.iter().zip(stats).map(commit).collect())
 }

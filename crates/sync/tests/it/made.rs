@@ -59,18 +59,14 @@ fn check_commits(repository: &Path, log: &Log) -> usize {
                 git(repository, &["cat-file", "commit", &hash])
             );
             let files = commit.diff_tree.unwrap().file;
-            let lines: String = files
-                .iter()
-                .map(|file| match file.binary {
-                    true => format!("-\t-\t{}\n", file.file.lossy()),
-                    false => format!("{}\t{}\t{}\n", file.added, file.deleted, file.file.lossy()),
-                })
-                .collect();
-            let printed = git(repository, &["diff-tree", "--numstat", &hash]);
-            let printed = printed
-                .split_once('\n')
-                .filter(|(first, _)| first.len() == 40)
-                .map_or("", |(_, files)| files);
+            let lines = files.iter().map(|file| match file.binary {
+                true => format!("-\t-\t{}", file.file.lossy()),
+                false => format!("{}\t{}\t{}", file.added, file.deleted, file.file.lossy()),
+            });
+            let lines: Vec<String> = lines.collect();
+            let printed = git(repository, &["diff-tree", "--no-commit-id", "--numstat", &hash]);
+            let mut printed: Vec<&str> = printed.lines().collect();
+            printed.sort_by_key(|line| line.rsplit('\t').next());
             assert_eq!(lines, printed, "{hash}");
             commits += 1;
         }

@@ -2,5 +2,6 @@
 
 mod log;
 mod made;
+mod original;
 mod recorded;
 mod server;
