@@ -9,10 +9,10 @@
 mod beneath; // paths that stay below a folder
 mod command; // what to run, resolved
 mod control; // the connection that was registered
-mod dial; // connections to the coordinator
+pub mod dial; // connections to the coordinator
 mod exec; // commands that outlive their connection
 mod fetch; // archives by URL
-mod files; // what is written into the working directory
+pub mod files; // what is written into the working directory
 mod flags; // what to be told
 mod form; // urlencoded pairs
 mod gomode; // modes as Go writes them
@@ -22,7 +22,7 @@ mod reverse; // dialling in
 mod run; // the program
 mod server; // one connection
 mod strays; // what commands leave behind
-mod stream; // bytes, read ahead
-mod trust; // which coordinators are believed
+pub mod stream; // bytes, read ahead
+pub mod trust; // which coordinators are believed
 
 pub use run::main_with;
