@@ -1,0 +1,42 @@
+//! What the tests here need of the machine they run on.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The project's folder.
+pub fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("the crate lies two below")
+        .to_owned()
+}
+
+/// The recipe at this path of `env/`.
+pub fn recipe(path: &str) -> PathBuf {
+    project().join("env").join(path)
+}
+
+/// Whether there is what a test needs; if not that is said aloud, and is a failure in CI.
+pub fn there_is(what: &str, package: &str, found: bool) -> bool {
+    if !found {
+        let missing = format!("there is no {what}; install it with: apt-get install {package}");
+        assert!(std::env::var_os("BURROW_TEST_REQUIRE").is_none(), "{missing}");
+        eprintln!("skipped: {missing}");
+    }
+    found
+}
+
+/// Whether the program is on the path.
+pub fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+/// Runs a command that has to go well: its standard output.
+pub fn output(command: &mut Command) -> String {
+    let out = command.output().expect("it runs");
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{command:?}: {told}");
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}

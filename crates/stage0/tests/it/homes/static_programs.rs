@@ -1,0 +1,90 @@
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::counterparts::{has_program, output, project, there_is};
+
+/// The folder with `buildlet` and `stage0` as one file each, made by `env/static/`.
+pub fn static_programs() -> Option<PathBuf> {
+    let source = PathBuf::from("/usr/lib/rustlib/src/rust/library/std");
+    let packages = "rustc-web rust-web-src musl-tools";
+    if !there_is(
+        "compiler that makes static programs",
+        packages,
+        source.is_dir() && has_program("musl-gcc"),
+    ) {
+        return None;
+    }
+    let cargo = std::env::var_os("CARGO").expect("tests are run by cargo");
+    let mut build = Command::new(cargo);
+    // What the tests' own cargo has set is for another compiler.
+    for name in [
+        "RUSTC",
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_TARGET_DIR",
+        "CARGO_BUILD_TARGET",
+    ] {
+        build.env_remove(name);
+    }
+    build.current_dir(project()).env("RUSTC_BOOTSTRAP", "1");
+    build.args([
+        "build",
+        "--locked",
+        "--quiet",
+        "--config",
+        "env/static/linux-amd64.toml",
+    ]);
+    build.args(["--profile", "buildlet", "-p", "buildlet", "-p", "stage0"]);
+    output(&mut build);
+    Some(project().join("target/x86_64-unknown-linux-musl/buildlet"))
+}
+
+#[test]
+fn the_static_programs_need_nothing_and_are_small() {
+    let Some(folder) = static_programs() else { return };
+    for (name, largest) in [("buildlet", 3 << 20), ("stage0", 3 << 20)] {
+        let program = folder.join(name);
+        let size = std::fs::metadata(&program).expect("made").len();
+        eprintln!("{name}: {size} bytes");
+        assert!(
+            size <= largest,
+            "{name} has {size} bytes; wanted at most {largest}"
+        );
+        let headers = output(
+            Command::new("readelf")
+                .args(["--program-headers", "--wide"])
+                .arg(&program),
+        );
+        assert!(
+            headers.contains("LOAD") && !headers.contains("INTERP"),
+            "{headers}"
+        );
+        let version = output(Command::new(&program).arg("--version"));
+        assert!(version.starts_with(name), "{version}");
+    }
+}
+
+/// 8 MB: what a machine of the smallest kind can spare.
+#[test]
+fn the_static_buildlet_rests_in_a_few_megabytes() {
+    use std::io::BufReader;
+    let Some(folder) = static_programs() else { return };
+    let mut buildlet = Command::new(folder.join("buildlet"))
+        .arg("-listen=127.0.0.1:0")
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let told = BufReader::new(buildlet.stderr.take().expect("piped"));
+    let address = super::guest::listening_at(told);
+    super::guest::answers_and_runs(&address, None, "/proc/self/exe");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", buildlet.id())).expect("it lives");
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .expect("Linux tells");
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    buildlet.kill().expect("killed");
+    buildlet.wait().expect("waited for");
+    eprintln!("resident at most: {peak} kB");
+    assert!(peak <= 8 * 1024, "{peak} kB");
+}
