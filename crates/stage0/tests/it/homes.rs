@@ -1,6 +1,8 @@
 //! What lies in `env/`, used as its comments say.
 
 mod counterparts;
+mod docker;
 mod guest;
+mod qemu;
 mod recipes;
 mod static_programs;

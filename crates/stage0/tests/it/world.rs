@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -98,6 +98,12 @@ impl World {
             self.path("ran").display()
         );
         self.publish_bytes(key, version, serial, minimum, script.into_bytes());
+    }
+
+    /// A real one.
+    pub fn publish_program(&self, version: &str, program: &Path) {
+        let bytes = fs::read(program).expect("it is there");
+        self.publish_bytes("key", version, 1, version, bytes);
     }
 
     fn publish_bytes(&self, key: &str, version: &str, serial: u64, minimum: &str, bytes: Vec<u8>) {
