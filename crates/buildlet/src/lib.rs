@@ -6,7 +6,7 @@
 //!
 //! Source of the protocol: golang/build `cmd/buildlet/buildlet.go` (2023); paths under `/burrow/` are our own.
 
-mod beneath; // paths that stay below a folder
+pub mod beneath; // paths that stay below a folder
 mod command; // what to run, resolved
 mod control; // the connection that was registered
 pub mod dial; // connections to the coordinator

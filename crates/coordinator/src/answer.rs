@@ -66,7 +66,9 @@ fn refused_or_lost(why: CallError) -> Result<ProcessState, String> {
 pub fn prepare_failed(why: CallError) -> Input {
     let cause = match &why {
         CallError::Gone { .. } | CallError::Timeout { .. } => InfraCause::MachineLost,
-        CallError::Refused { .. } | CallError::Nonsense { .. } => InfraCause::MachineRefused,
+        CallError::Refused { .. } | CallError::Nonsense { .. } | CallError::Failed { .. } => {
+            InfraCause::MachineRefused
+        }
         CallError::Local { .. } => InfraCause::SourceUnavailable,
     };
     Input::PrepareFailed {

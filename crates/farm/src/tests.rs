@@ -200,6 +200,7 @@ fn no_back_off_is_longer_after_a_restart_than_it_can_be() {
     };
     for (not_before, waits) in [(60, 60), (86_400, 1_500)] {
         let restored = Restored {
+            loans: Vec::new(),
             last_build: 1,
             builds: vec![stored(now.wall + Duration::from_secs(not_before))],
         };

@@ -45,6 +45,7 @@ impl Objects {
             .command(&["cat-file", "--batch-command", "--buffer"])
             .stdin(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null())
+            .kill_on_drop(true)
             .spawn()
             .map_err(GitError::NoGit)?;
         let input = BufWriter::new(child.stdin.take().expect("stdin is piped"));
@@ -88,10 +89,7 @@ impl Objects {
         let both = async { tokio::try_join!(ask, answer) };
         match tokio::time::timeout(LIMIT, both).await {
             Ok(done) => done.map(|((), found)| found).map_err(broken),
-            Err(_) => Err(GitError::Timeout {
-                command: "cat-file".to_owned(),
-                limit: LIMIT,
-            }),
+            Err(_) => Err(late("cat-file")),
         }
     }
 
@@ -109,6 +107,7 @@ impl Objects {
             .command(&args)
             .stdin(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null())
+            .kill_on_drop(true)
             .spawn()
             .map_err(GitError::NoGit)?;
         let mut input = child.stdin.take().expect("stdin is piped");
@@ -124,15 +123,19 @@ impl Objects {
             child.wait().await
         };
         let ended = tokio::time::timeout(LIMIT, both).await;
-        let ended = ended.map_err(|_| GitError::Timeout {
-            command: "diff-tree".to_owned(),
-            limit: LIMIT,
-        })?;
+        let ended = ended.map_err(|_| late("diff-tree"))?;
         match ended {
             Ok(status) if status.success() => stats(&printed, commits).map_err(failed),
             Ok(status) => Err(failed(format!("it ended with {status}"))),
             Err(why) => Err(failed(why.to_string())),
         }
+    }
+}
+
+fn late(command: &str) -> GitError {
+    GitError::GivenUp {
+        command: command.to_owned(),
+        why: format!("it took longer than {} s", LIMIT.as_secs()),
     }
 }
 

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use git::{Git, GitError};
+use git::{Git, GitError, Upstream};
 
 /// A project of a server, and a bare repository of ours with what was fetched of it.
 ///
@@ -8,7 +8,7 @@ use git::{Git, GitError};
 #[derive(Debug)]
 pub struct Remote {
     git: Git,
-    url: String,
+    upstream: Upstream,
 }
 
 impl Remote {
@@ -29,7 +29,7 @@ impl Remote {
         }
         Ok(Remote {
             git,
-            url: url.to_owned(),
+            upstream: Upstream::new(url),
         })
     }
 
@@ -39,8 +39,8 @@ impl Remote {
 
     /// What [`crate::refs::listing`] reads.
     pub async fn list(&self) -> Result<Vec<u8>, GitError> {
-        let args = ["ls-remote", "--quiet", "--end-of-options", &self.url];
-        self.git.output(&args).await
+        let listed = self.git.upstream(&self.upstream, "ls-remote", &["--quiet"], &[]);
+        Ok(listed.await?.out)
     }
 
     /// Fetches refs by name: a server need not give what is asked for by hash. Fails if one of them is
@@ -57,9 +57,9 @@ impl Remote {
         if specs.is_empty() {
             return Ok(());
         }
-        let mut args = vec!["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"];
-        args.extend(["--end-of-options", &self.url]);
-        args.extend(specs.iter().map(String::as_str));
-        self.git.output(&args).await.map(drop)
+        let options = ["--progress", "--no-tags", "--no-write-fetch-head"];
+        let specs: Vec<&str> = specs.iter().map(String::as_str).collect();
+        let fetched = self.git.upstream(&self.upstream, "fetch", &options, &specs);
+        fetched.await.map(drop)
     }
 }

@@ -82,8 +82,9 @@ pub struct Job {
 
 /// What a command that went well printed.
 #[derive(Debug)]
-pub(crate) struct Printed {
+pub struct Printed {
     pub out: Vec<u8>,
+    /// On stderr: its beginning and its end.
     pub said: String,
 }
 

@@ -11,6 +11,7 @@ mod parse;
 mod run;
 
 pub use address::Upstream;
-pub use job::{ARCHIVE, GitError, Job, Limits};
+pub use job::{ARCHIVE, GitError, Job, Limits, Printed};
 pub use mirror::{FetchReport, Mirror, Resolved};
 pub use parse::{Commit, is_safe_rev};
+pub use run::Git;

@@ -36,7 +36,7 @@ const SETTINGS: [&str; 7] = [
 
 /// A git program with our settings for one bare repository.
 #[derive(Debug, Clone)]
-pub(crate) struct Git {
+pub struct Git {
     dir: PathBuf,
 }
 
@@ -49,7 +49,8 @@ impl Git {
         &self.dir
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// Not started, and with no limits: for a git that is talked to. [`Git::start`] has them.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("git");
         command.env_clear().env(
             "GIT_SSH_COMMAND",

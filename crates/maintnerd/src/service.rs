@@ -66,6 +66,7 @@ async fn serve(
         router,
         raw_paths: Vec::new(),
         raw: Arc::new(NoRaw),
+        raw_header: None,
         limits: Limits::default(),
     };
     web::serve(vec![door], server, stop)

@@ -141,7 +141,9 @@ fn run(config: Option<PathBuf>, args: Vec<OsString>) -> Result<u8, Failure> {
 fn untar(archive: &Path, dir: &Path) -> Result<u8, Failure> {
     let failed = |why: String| Failure::Other(format!("cannot unpack `{}`: {why}", archive.display()));
     let file = File::open(archive).map_err(|why| failed(why.to_string()))?;
-    buildlet::files::unpack(dir, "", file).map_err(|why| failed(why.1))?;
+    let root = std::fs::create_dir_all(dir).and_then(|()| buildlet::beneath::Root::open(dir));
+    let root = root.map_err(|why| failed(why.to_string()))?;
+    buildlet::files::unpack(&root, Path::new("."), file).map_err(|why| failed(why.1))?;
     Ok(0)
 }
 

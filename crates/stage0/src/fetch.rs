@@ -112,7 +112,7 @@ impl Fetcher {
         }
         let cut = |why| FetchError::Cut { url: name(), why };
         let decoder = BodyDecoder::of_answer(&head).map_err(|why| cut(io::Error::other(why)))?;
-        let mut body = connection.body(decoder);
+        let mut body = connection.body(decoder, false);
         let mut piece = [0; 64 * 1024];
         let mut got = 0;
         loop {
@@ -138,8 +138,10 @@ impl Fetcher {
         } else {
             Stream::Plain(connect(url)?)
         };
-        stream.tcp().set_read_timeout(Some(STALL))?;
-        stream.tcp().set_write_timeout(Some(STALL))?;
+        if let Some(tcp) = stream.tcp() {
+            tcp.set_read_timeout(Some(STALL))?;
+            tcp.set_write_timeout(Some(STALL))?;
+        }
         let mut connection = Buffered::new(stream);
         let Url { host, path, .. } = url;
         let request = format!(
@@ -162,12 +164,8 @@ impl Fetcher {
     }
 
     fn coordinator(&self, url: &Url) -> io::Result<Coordinator> {
-        let env = |name: &str| std::env::var(name).unwrap_or_default();
-        let either = |upper: &str| Some(env(upper)).filter(|value| !value.is_empty());
-        let proxy = either("HTTPS_PROXY").unwrap_or_else(|| env("https_proxy"));
-        let spared = either("NO_PROXY").unwrap_or_else(|| env("no_proxy"));
         Ok(Coordinator {
-            proxy: Proxy::parse(&proxy, &spared, &url.host),
+            proxy: Proxy::from_env(true, &url.host),
             tls: Arc::new(self.trust.client_config().map_err(io::Error::other)?),
             host: url.host.clone(),
             port: url.port,
