@@ -23,7 +23,7 @@ pub struct RegisterHead {
     pub hostname: String,
     /// `X-Go-Builder-Version`
     pub version: String,
-    /// `X-Revdial-Version`
+    /// `X-Revdial-Version`; empty for version 1
     pub revdial_version: String,
     /// `X-Burrow-Instance`
     pub instance: Option<String>,
@@ -70,11 +70,11 @@ impl Refusal {
     }
 }
 
-/// Makes the checks of 2023, in its order and its words; the limit on guesses comes before it.
+/// Makes the checks of 2023, in its order and its words, but takes older buildlets; the limit on guesses comes before it.
 pub(crate) async fn admit(head: &RegisterHead, keys: &dyn KeyCheck) -> Result<HostType, Refusal> {
     match head.revdial_version.as_str() {
-        "2" => {}
-        "" => return Err(Refusal::new(400, "buildlet binary is too old")),
+        // Those of before 2019 do not say that they speak version 1.
+        "" | "2" => {}
         _ => return Err(Refusal::new(400, "unknown revdial version")),
     }
     if head.hostname.is_empty() {

@@ -13,6 +13,7 @@
 
 mod admit; // who may register
 mod bad_keys; // how often an address may guess
+mod multiplexed; // connections within the registered one, before 2019
 mod names; // what a machine is called
 mod pool; // sessions, dials, machines
 mod tied; // connections that end with their session

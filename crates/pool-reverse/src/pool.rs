@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use buildlet_api::{BoxedStream, CallError, Client, Connect, PoolEvent, Status};
 use ids::{HostType, MachineId};
-use revdial::v2::{Action, Dialer, DialerId, DialerLimits, Nonce, PickupError};
+use revdial::v2::{Action, Dialer, DialerId, DialerLimits, Nonce, OpenError, PickupError};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
@@ -17,13 +17,16 @@ use tracing::{debug, info, warn};
 
 use crate::admit::{KeyCheck, KeyVerdict, Refusal, RegisterHead, WRITE_LIMIT, admit, refuse, switch};
 use crate::bad_keys::BadKeys;
+use crate::multiplexed::{self, Multiplexed, MultiplexedConnect};
 use crate::names::{machine_name, without_port};
 use crate::tied::Tied;
 
 /// Under which name the pool's events go.
 const POOL: &str = "reverse";
-/// The first version with revdial v2. Source: golang/build `internal/coordinator/pool/reverse.go`.
+/// The first version with revdial v2, and the first at all. Source: golang/build
+/// `internal/coordinator/pool/reverse.go`, `cmd/coordinator/reverse.go` (2018).
 const VERSION_MIN: u32 = 23;
+const VERSION_MIN_V1: u32 = 1;
 /// For the older of two machines of one name to prove that it lives.
 const PING_LIMIT: Duration = Duration::from_secs(5);
 /// Control lines waiting to be written; 64 dials make 128.
@@ -101,8 +104,23 @@ struct Machine {
 /// A registration that was let in.
 struct Admitted {
     session: DialerId,
+    link: Link,
     head: RegisterHead,
     host_type: HostType,
+}
+
+/// How connections to a buildlet are had.
+enum Link {
+    /// It dials each back.
+    Dialled,
+    /// All are within the registered one.
+    Multiplexed(Arc<Multiplexed>),
+}
+
+/// What is to be written to the registered connection.
+enum Outgoing {
+    Lines(mpsc::Receiver<Vec<u8>>),
+    Frames(Arc<Multiplexed>, multiplexed::Outgoing),
 }
 
 impl ReversePool {
@@ -139,7 +157,7 @@ impl ReversePool {
     pub async fn register(&self, head: RegisterHead, stream: BoxedStream) {
         let (peer, hostname, host_type) = (head.peer.clone(), head.hostname.clone(), head.host_type.clone());
         let refusal = match self.open(head).await {
-            Ok((admitted, lines, stop)) => return self.serve(admitted, stream, lines, stop).await,
+            Ok((admitted, outgoing, stop)) => return self.serve(admitted, stream, outgoing, stop).await,
             Err(refusal) => refusal,
         };
         let (status, text) = (refusal.status, &refusal.text);
@@ -182,10 +200,7 @@ impl ReversePool {
     }
 
     /// Checks a registration and makes its session, whose first line is queued already.
-    async fn open(
-        &self,
-        head: RegisterHead,
-    ) -> Result<(Admitted, mpsc::Receiver<Vec<u8>>, CancellationToken), Refusal> {
+    async fn open(&self, head: RegisterHead) -> Result<(Admitted, Outgoing, CancellationToken), Refusal> {
         if self.0.stop.is_cancelled() {
             return Err(Refusal::new(503, "the coordinator is stopping"));
         }
@@ -207,8 +222,22 @@ impl ReversePool {
         let (sender, lines) = mpsc::channel(LINES_MAX);
         let stop = self.0.stop.child_token();
         let mut state = self.0.lock();
-        let actions = state.dialer.open(self.0.now(), session);
-        let actions = actions.map_err(|error| Refusal::new(503, error.to_string()))?;
+        let limit = self.0.config.dialer.sessions;
+        if state.sessions.len() >= limit {
+            return Err(Refusal::new(503, OpenError::TooMany { limit }.to_string()));
+        }
+        let (link, outgoing, actions) = if head.revdial_version.is_empty() {
+            let (all, outgoing) = Multiplexed::new(stop.clone());
+            (
+                Link::Multiplexed(all.clone()),
+                Outgoing::Frames(all, outgoing),
+                Vec::new(),
+            )
+        } else {
+            let actions = state.dialer.open(self.0.now(), session);
+            let actions = actions.map_err(|error| Refusal::new(503, error.to_string()))?;
+            (Link::Dialled, Outgoing::Lines(lines), actions)
+        };
         state.sessions.insert(
             session,
             SessionHandle {
@@ -221,10 +250,11 @@ impl ReversePool {
         Ok((
             Admitted {
                 session,
+                link,
                 head,
                 host_type,
             },
-            lines,
+            outgoing,
             stop,
         ))
     }
@@ -233,7 +263,7 @@ impl ReversePool {
         &self,
         admitted: Admitted,
         mut stream: BoxedStream,
-        lines: mpsc::Receiver<Vec<u8>>,
+        outgoing: Outgoing,
         stop: CancellationToken,
     ) {
         let mut guard = SessionGuard {
@@ -249,8 +279,14 @@ impl ReversePool {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => "a newer connection took its place, or the pool is closed".to_owned(),
-                    why = self.read(admitted.session, read) => why,
-                    why = self.write(admitted.session, lines, write) => why,
+                    why = async { match &admitted.link {
+                        Link::Dialled => self.read(admitted.session, read).await,
+                        Link::Multiplexed(all) => all.read(read).await,
+                    } } => why,
+                    why = async { match outgoing {
+                        Outgoing::Lines(lines) => self.write(admitted.session, lines, write).await,
+                        Outgoing::Frames(all, frames) => all.write(frames, write).await,
+                    } } => why,
                     why = self.care(&admitted) => why,
                     why = self.unwelcome(&admitted) => {
                         unwelcome = true;
@@ -352,8 +388,9 @@ impl ReversePool {
         let provisional = self.client(admitted, machine_name(&admitted.head.hostname, None, 1));
         let status = match provisional.status().await {
             Err(error) => return format!("it did not answer `/status`: {}", chain(&error)),
-            Ok(status) if status.version < VERSION_MIN => {
-                return format!("its version is {}; wanted {VERSION_MIN} or later", status.version);
+            Ok(status) if status.version < admitted.version_min() => {
+                let (found, wanted) = (status.version, admitted.version_min());
+                return format!("its version is {found}; wanted {wanted} or later");
             }
             Ok(status) => status,
         };
@@ -473,12 +510,28 @@ impl ReversePool {
     }
 
     fn client(&self, admitted: &Admitted, name: MachineId) -> Client {
-        let connect = ReverseConnect {
-            shared: Arc::downgrade(&self.0),
-            session: admitted.session,
-            address: format!("reverse from {}", admitted.head.peer),
+        let address = format!("reverse from {}", admitted.head.peer);
+        let connect: Arc<dyn Connect> = match &admitted.link {
+            Link::Dialled => Arc::new(ReverseConnect {
+                shared: Arc::downgrade(&self.0),
+                session: admitted.session,
+                address,
+            }),
+            Link::Multiplexed(all) => Arc::new(MultiplexedConnect {
+                all: Arc::downgrade(all),
+                address,
+            }),
         };
-        Client::new(Arc::new(connect), name, None)
+        Client::new(connect, name, None)
+    }
+}
+
+impl Admitted {
+    fn version_min(&self) -> u32 {
+        match self.link {
+            Link::Dialled => VERSION_MIN,
+            Link::Multiplexed(_) => VERSION_MIN_V1,
+        }
     }
 }
 

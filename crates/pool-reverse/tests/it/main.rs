@@ -2,7 +2,9 @@
 //! Time is virtual: it moves when everything waits. In `real`, the real buildlet dials in over TLS.
 
 mod farm;
+mod go;
 mod health;
+mod multiplexed;
 mod real;
 mod refusals;
 mod sessions;

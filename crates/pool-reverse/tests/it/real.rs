@@ -83,20 +83,23 @@ impl RawHandler for Raw {
     }
 }
 
-struct Farm {
+pub struct Farm {
     folder: tempfile::TempDir,
     address: SocketAddr,
     events: mpsc::Receiver<PoolEvent>,
-    good_key: Arc<Mutex<String>>,
+    pub good_key: Arc<Mutex<String>>,
     cut: Arc<Notify>,
     stop: CancellationToken,
 }
 
 impl Farm {
     async fn start() -> Farm {
+        Farm::at(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    pub fn at(listener: tokio::net::TcpListener) -> Farm {
         let folder = tempfile::tempdir().unwrap();
         let tls = web::tls_of_our_own(folder.path(), &[]).unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let good_key = Arc::new(Mutex::new("good".to_owned()));
         let (sender, events) = mpsc::channel(64);
@@ -126,7 +129,7 @@ impl Farm {
         }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
 
@@ -163,14 +166,19 @@ impl Farm {
     }
 
     async fn up(&mut self) -> (String, Client, u64) {
+        self.up_of(true).await
+    }
+
+    /// One of ours, whose commands can be resumed, or of Go's.
+    pub async fn up_of(&mut self, ours: bool) -> (String, Client, u64) {
         match self.event().await {
             PoolEvent::Up {
                 machine,
                 client,
-                resumable: true,
+                resumable,
                 generation,
                 ..
-            } => (machine.to_string(), client, generation),
+            } if resumable == ours => (machine.to_string(), client, generation),
             other => panic!("{other:?}"),
         }
     }
@@ -183,7 +191,7 @@ impl Drop for Farm {
 }
 
 /// Killed when it goes out of sight.
-struct Buildlet(Child);
+pub struct Buildlet(pub Child);
 
 impl Buildlet {
     /// Waits for its end: the code and what it said.

@@ -47,7 +47,7 @@ async fn what_is_wrong_with_a_registration_is_said_in_the_originals_order() {
     };
     let farm = Farm::new();
     for (head, wanted) in [
-        (nothing, "400 buildlet binary is too old\n"),
+        (nothing, "400 missing X-Go-Builder-Hostname header\n"),
         (odd, "400 unknown revdial version\n"),
         (spoken, "400 missing X-Go-Builder-Hostname header\n"),
         (
