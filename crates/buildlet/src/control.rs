@@ -116,3 +116,89 @@ fn silent() -> io::Error {
         format!("no word from the coordinator for {} s", SILENCE_LIMIT.as_secs()),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::thread::{self, JoinHandle};
+
+    use rustls::{ServerConnection, StreamOwned};
+
+    use super::*;
+    use crate::dial::secure;
+    use crate::trust::{Trust, server_config};
+
+    /// A control connection with `early` behind its 101, and its coordinator, who does `then`.
+    fn connected<T: Send + 'static>(
+        early: &[u8],
+        then: impl FnOnce(StreamOwned<ServerConnection, TcpStream>) -> T + Send + 'static,
+    ) -> (Control, JoinHandle<T>) {
+        let pair = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+        let certificate = params.self_signed(&pair).expect("signed");
+        let config = server_config(&certificate.pem(), &pair.serialize_pem()).expect("a configuration");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let coordinator = thread::spawn(move || {
+            let (mut tcp, _) = listener.accept().expect("a connection");
+            let mut tls = ServerConnection::new(config).expect("a server");
+            while tls.is_handshaking() {
+                tls.complete_io(&mut tcp).expect("a handshake");
+            }
+            then(StreamOwned::new(tls, tcp))
+        });
+        let tcp = TcpStream::connect(address).expect("connected");
+        let trust = Arc::new(Trust::Anybody.client_config().expect("a configuration"));
+        let tls = secure(tcp, "localhost", &trust, Instant::now() + SILENCE_LIMIT).expect("secured");
+        let mut registered = Buffered::new(Stream::Dialled(Box::new(tls)));
+        registered.have = early.to_vec();
+        (Control::new(registered).expect("dialled"), coordinator)
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn what_came_with_the_answer_comes_first_and_the_end_is_told() {
+        let (control, coordinator) = connected(b"early", |mut stream| {
+            stream.write_all(b"late").expect("sent");
+            stream.conn.send_close_notify();
+            stream.flush().expect("closed");
+        });
+        let mut heard = control.receive(soon()).expect("bytes");
+        assert!(heard.starts_with(b"early"));
+        while heard.len() < 9 {
+            heard.extend(control.receive(soon()).expect("bytes"));
+        }
+        assert_eq!(heard, b"earlylate");
+        coordinator.join().expect("no panic");
+        let ended = control.receive(soon()).map_err(|why| why.kind());
+        assert!(
+            matches!(ended, Ok(ref bytes) if bytes.is_empty()) || ended == Err(io::ErrorKind::UnexpectedEof)
+        );
+    }
+
+    #[test]
+    fn a_coordinator_that_says_nothing_is_given_up() {
+        let (control, coordinator) = connected(b"", |stream| stream);
+        let silent = control
+            .receive(Instant::now() + Duration::from_millis(50))
+            .expect_err("nothing came");
+        assert_eq!(silent.to_string(), "no word from the coordinator for 100 s");
+        coordinator.join().expect("no panic");
+    }
+
+    #[test]
+    fn more_is_sent_at_once_than_tls_can_hold() {
+        let (control, coordinator) = connected(b"", |mut stream| {
+            let mut heard = vec![0; 1 << 20];
+            stream.read_exact(&mut heard).expect("all of it");
+            heard
+        });
+        let long: Vec<u8> = (0..1u32 << 20).map(|n| (n >> 3) as u8).collect();
+        control.send(&long).expect("sent");
+        assert!(coordinator.join().expect("no panic") == long);
+    }
+}
