@@ -66,6 +66,8 @@ struct State {
     /// The leader of its session and group, until it has been waited for: from then on another may have
     /// its number.
     leader: Option<Pid>,
+    /// It has ended by itself or been killed; what it left behind may be there yet.
+    exited: bool,
     /// Somebody wants it to end.
     killed: bool,
     /// It was killed for this, which is its author's affair.
@@ -245,18 +247,22 @@ impl Exec {
         let child = match started {
             Ok(child) => child,
             Err(why) => {
-                self.end(
-                    Outcome::State(not_started(plan, &why)),
-                    None,
-                    Duration::ZERO,
-                    Vec::new(),
-                );
+                let text = not_started(plan, &why);
+                let outcome = if for_want(&why) {
+                    Outcome::Lost(text)
+                } else {
+                    Outcome::State(text)
+                };
+                self.end(outcome, None, Duration::ZERO, Vec::new());
                 return Ok(());
             }
         };
         leaders.insert(Pid::from_child(&child).as_raw_nonzero().get());
         self.state().leader = Some(Pid::from_child(&child));
         drop(leaders);
+        if self.state().lost.is_some() {
+            self.signal(Signal::KILL);
+        }
         let exec = self.clone();
         let copy = thread::spawn(move || exec.copy(output));
         let exec = self.clone();
@@ -320,8 +326,8 @@ impl Exec {
 
     /// Kills the command if it runs for longer.
     fn limit(&self, wall: Duration) {
-        let mut state = self.wait_while(wall, |state| state.end.is_none());
-        if state.end.is_none() {
+        let mut state = self.wait_while(wall, |state| !state.exited);
+        if !state.exited {
             state.why = Some(format!("it ran for more than {} s", wall.as_secs()));
             drop(state);
             self.signal(Signal::KILL);
@@ -379,6 +385,8 @@ impl Exec {
         while let Err(rustix::io::Errno::INTR) =
             waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
         {}
+        self.state().exited = true;
+        self.changed.notify_all();
         let strays = self.end_strays(pid.as_raw_nonzero().get());
         let status = {
             let mut leaders = self.leaders.lock().expect("no holder panics");
@@ -567,8 +575,35 @@ fn not_started(plan: &Plan, why: &io::Error) -> String {
     }
 }
 
+/// Whether the machine had not what it takes to start a process, which no program is to blame for.
+fn for_want(why: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(why),
+        Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC)
+    )
+}
+
 /// An error of the system in Go's words, which are the C library's in lower case.
 fn plain(why: &io::Error) -> String {
     let text = why.to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_in_want_is_not_the_programs_fault() {
+        use rustix::io::Errno;
+        let error = |errno: Errno| io::Error::from(errno);
+        for errno in [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE] {
+            assert!(for_want(&error(errno)), "{errno}");
+        }
+        for errno in [Errno::NOENT, Errno::ACCESS, Errno::NOEXEC, Errno::TOOBIG] {
+            assert!(!for_want(&error(errno)), "{errno}");
+        }
+        assert_eq!(plain(&error(Errno::NOEXEC)), "exec format error");
+    }
 }

@@ -81,6 +81,21 @@ fn one_that_does_not_listen_is_killed_the_hard_way() {
 }
 
 #[test]
+fn the_time_for_ending_strays_is_not_the_commands() {
+    let machine = Machine::start();
+    let script = [
+        ("cmd", "/bin/sh"),
+        ("mode", "sys"),
+        ("cmdArg", "-c"),
+        ("cmdArg", "(trap '' TERM; exec sleep 76001) & exit 3"),
+        ("wall_s", "2"),
+    ];
+    machine.post("/burrow/exec?id=a", &script);
+    assert_eq!(machine.get("/burrow/exec/a").state(), "exit status 3");
+    assert!(!runs("76001"));
+}
+
+#[test]
 fn adopted_processes_are_waited_for() {
     let machine = Machine::start();
     machine.sh("for i in 1 2 3 4 5; do (setsid sh -c 'exit 1' &); done; sleep 0.1");
