@@ -39,8 +39,34 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Refused(pub String);
 
+/// How often in a row this machine was refused, over restarts, in a file of the state folder.
+pub struct Refusals(pub PathBuf);
+
+impl Refusals {
+    /// Notes one more; says how long to wait for it.
+    pub fn one_more(&self) -> Duration {
+        let before = std::fs::read_to_string(&self.0)
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
+        let before: u32 = before.unwrap_or(0);
+        // A count that cannot be kept begins anew.
+        let _ = std::fs::write(&self.0, before.saturating_add(1).to_string());
+        pause(before, random())
+    }
+
+    fn none(&self) {
+        // As a rule it is not there.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// Registers again and again; returns when it is refused.
-pub fn run(server: &Arc<Server>, coordinator: &Arc<Coordinator>, identity: &Identity) -> Refused {
+pub fn run(
+    server: &Arc<Server>,
+    coordinator: &Arc<Coordinator>,
+    identity: &Identity,
+    refusals: &Refusals,
+) -> Refused {
     let mut failures = 0;
     loop {
         let lost = match register(coordinator, identity, server.instance()) {
@@ -51,6 +77,7 @@ pub fn run(server: &Arc<Server>, coordinator: &Arc<Coordinator>, identity: &Iden
                     identity.hostname
                 );
                 failures = 0;
+                refusals.none();
                 let control = Arc::new(control);
                 let why = listen(&control, server, coordinator);
                 // Its pick-ups may hold it a while: the coordinator shall not.

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use serde_json::json;
@@ -18,7 +19,7 @@ use crate::dial::{Coordinator, Proxy, parse_address};
 use crate::exec::Execs;
 use crate::fetch::Fetcher;
 use crate::flags::{self, Flags, Reverse};
-use crate::reverse::{self, Identity};
+use crate::reverse::{self, Identity, Refusals};
 use crate::server::{Server, Setup, serve, serve_health};
 use crate::trust::{Trust, server_config};
 
@@ -26,12 +27,20 @@ use crate::trust::{Trust, server_config};
 const TRY_AGAIN: u8 = 75;
 const REFUSED: u8 = 78;
 
-/// Why the program ends, and with which code.
-struct Failure(u8, String);
+/// Why the program ends, with which code, and after which pause: a supervisor may start it again at once.
+struct Failure {
+    code: u8,
+    why: String,
+    pause: Duration,
+}
 
 impl From<String> for Failure {
-    fn from(text: String) -> Failure {
-        Failure(1, text)
+    fn from(why: String) -> Failure {
+        Failure {
+            code: 1,
+            why,
+            pause: Duration::ZERO,
+        }
     }
 }
 
@@ -47,8 +56,9 @@ pub fn main_with(args: Vec<OsString>) -> ExitCode {
     };
     match run(&flags) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure(code, why)) => {
+        Err(Failure { code, why, pause }) => {
             eprintln!("buildlet: {why}");
+            thread::sleep(pause);
             ExitCode::from(code)
         }
     }
@@ -76,6 +86,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     private_dir(&state_dir).map_err(|why| io("make", &state_dir, why))?;
     fs::create_dir_all(&workdir).map_err(|why| io("make", &workdir, why))?;
     let workdir = workdir.canonicalize().map_err(|why| io("use", &workdir, why))?;
+    let refusals = state_dir.join("refusals");
     let execs = state_dir.join("execs");
     let execs = Execs::open(execs, workdir.clone(), instance.clone(), flags.max_output)
         .map_err(|why| io("use the state folder", &state_dir, why))?;
@@ -110,9 +121,15 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     match reverse {
         None => listen(flags, &server),
         Some((coordinator, identity)) => {
-            let refused = reverse::run(&server, &Arc::new(coordinator), &identity);
+            let refusals = Refusals(refusals);
+            let refused = reverse::run(&server, &Arc::new(coordinator), &identity, &refusals);
+            let pause = refusals.one_more();
             server.end();
-            Err(Failure(REFUSED, refused.0))
+            Err(Failure {
+                code: REFUSED,
+                why: refused.0,
+                pause,
+            })
         }
     }
 }

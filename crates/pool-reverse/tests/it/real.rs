@@ -312,6 +312,26 @@ async fn a_key_that_is_wrong_or_revoked_ends_the_buildlet_with_78() {
 }
 
 #[tokio::test]
+async fn each_refusal_in_a_row_is_waited_for_longer() {
+    let Some(binary) = binary() else { return };
+    let mut farm = Farm::start().await;
+    let refusals = || std::fs::read_to_string(farm.path("state/refusals")).ok();
+    *farm.good_key.lock().unwrap() = "another".to_owned();
+    for wanted in ["1", "2"] {
+        let began = std::time::Instant::now();
+        let (code, said) = farm.started(&binary).ended().await;
+        assert_eq!(code, Some(78), "{said}");
+        assert_eq!(refusals().as_deref(), Some(wanted));
+        let least = Duration::from_millis(if wanted == "1" { 500 } else { 1000 });
+        assert!(began.elapsed() >= least, "{:?}", began.elapsed());
+    }
+    *farm.good_key.lock().unwrap() = "good".to_owned();
+    let _buildlet = farm.started(&binary);
+    farm.up().await;
+    assert!(!std::path::Path::new(&farm.path("state/refusals")).exists());
+}
+
+#[tokio::test]
 async fn one_that_finds_no_coordinator_for_long_asks_to_be_started_again() {
     let Some(binary) = binary() else { return };
     let farm = Farm::start().await;
