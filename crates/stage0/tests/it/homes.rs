@@ -2,6 +2,7 @@
 
 mod counterparts;
 mod docker;
+mod foreign;
 mod guest;
 mod qemu;
 mod recipes;

@@ -40,3 +40,28 @@ pub fn output(command: &mut Command) -> String {
     assert!(out.status.success(), "{command:?}: {told}");
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
+
+/// Whether there is a compiler with the source of its standard library, as the recipes for other targets need.
+pub fn has_foreign_std() -> bool {
+    Path::new("/usr/lib/rustlib/src/rust/library/std").is_dir()
+}
+
+/// cargo with the configuration at this path of `env/`.
+pub fn recipe_cargo(what: &str, config: &str) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").expect("tests are run by cargo"));
+    // What the tests' own cargo has set is for another compiler.
+    for name in [
+        "RUSTC",
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_TARGET_DIR",
+        "CARGO_BUILD_TARGET",
+    ] {
+        cargo.env_remove(name);
+    }
+    cargo.current_dir(project()).env("RUSTC_BOOTSTRAP", "1");
+    cargo
+        .args([what, "--locked", "--quiet", "--config"])
+        .arg(recipe(config));
+    cargo
+}

@@ -1,39 +1,19 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::counterparts::{has_program, output, project, there_is};
+use super::counterparts::{has_foreign_std, has_program, output, project, recipe_cargo, there_is};
 
 /// The folder with `buildlet` and `stage0` as one file each, made by `env/static/`.
 pub fn static_programs() -> Option<PathBuf> {
-    let source = PathBuf::from("/usr/lib/rustlib/src/rust/library/std");
     let packages = "rustc-web rust-web-src musl-tools";
     if !there_is(
         "compiler that makes static programs",
         packages,
-        source.is_dir() && has_program("musl-gcc"),
+        has_foreign_std() && has_program("musl-gcc"),
     ) {
         return None;
     }
-    let cargo = std::env::var_os("CARGO").expect("tests are run by cargo");
-    let mut build = Command::new(cargo);
-    // What the tests' own cargo has set is for another compiler.
-    for name in [
-        "RUSTC",
-        "RUSTFLAGS",
-        "CARGO_ENCODED_RUSTFLAGS",
-        "CARGO_TARGET_DIR",
-        "CARGO_BUILD_TARGET",
-    ] {
-        build.env_remove(name);
-    }
-    build.current_dir(project()).env("RUSTC_BOOTSTRAP", "1");
-    build.args([
-        "build",
-        "--locked",
-        "--quiet",
-        "--config",
-        "env/static/linux-amd64.toml",
-    ]);
+    let mut build = recipe_cargo("build", "static/linux-amd64.toml");
     build.args(["--profile", "buildlet", "-p", "buildlet", "-p", "stage0"]);
     output(&mut build);
     Some(project().join("target/x86_64-unknown-linux-musl/buildlet"))
