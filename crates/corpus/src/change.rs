@@ -157,7 +157,7 @@ impl<'a> ChangeView<'a> {
         let refs = self
             .change
             .newest()
-            .map_or(&[][..], |(_, id)| corpus.git.issue_refs(id));
+            .map_or(&[][..], |(_, id)| corpus.code.git.issue_refs(id));
         corpus.resolve(refs, bare)
     }
 

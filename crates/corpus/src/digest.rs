@@ -211,7 +211,9 @@ impl<T: Texts, L: FnMut(&str)> Dump<'_, T, L> {
             b""
         };
         let bare = (change.project.key == "go.googlesource.com/go").then_some(("golang", "go"));
-        let refs = self.corpus.resolve(self.corpus.git.issue_refs(commit.id), bare);
+        let refs = self
+            .corpus
+            .resolve(self.corpus.code.git.issue_refs(commit.id), bare);
         let refs: Vec<String> = refs
             .iter()
             .map(|(owner, repo, n)| format!("{owner}/{repo}#{n}"))
@@ -297,8 +299,11 @@ impl<T: Texts, L: FnMut(&str)> Dump<'_, T, L> {
     fn commits(&mut self) -> Result<(), T::Error> {
         let mut next: Vec<CommitId> = self.commits.iter().map(|(_, id)| *id).collect();
         while let Some(id) = next.pop() {
-            for parent in self.corpus.git.parents(id) {
-                if self.commits.insert((self.corpus.git.row(*parent).hash, *parent)) {
+            for parent in self.corpus.code.git.parents(id) {
+                if self
+                    .commits
+                    .insert((self.corpus.code.git.row(*parent).hash, *parent))
+                {
                     next.push(*parent);
                 }
             }
@@ -318,16 +323,16 @@ impl<T: Texts, L: FnMut(&str)> Dump<'_, T, L> {
             self.say(&["named", &hash]);
             return Ok(());
         };
-        let row = self.corpus.git.row(commit.id);
+        let row = self.corpus.code.git.row(commit.id);
         let parents: Vec<String> = commit.parents().map(|parent| parent.hash().to_string()).collect();
         let mut line = format!(
             "commit {hash} {} {} {} {} {} {} {} {} {}",
             text.tree.map_or("-".to_owned(), |tree| tree.to_string()),
             quoted(parents.join(",").as_bytes()),
-            quoted(self.corpus.names.bytes(row.author)),
+            quoted(self.corpus.code.names.bytes(row.author)),
             row.author_time,
             row.author_zone,
-            quoted(self.corpus.names.bytes(row.committer)),
+            quoted(self.corpus.code.names.bytes(row.committer)),
             row.commit_time,
             row.commit_zone,
             quoted(&text.message),

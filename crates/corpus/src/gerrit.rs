@@ -50,7 +50,7 @@ pub struct Change {
     pub private: bool,
     pub work_in_progress: bool,
     /// Without `refs/heads/`.
-    pub branch: Name,
+    pub(crate) branch: Name,
     /// Commit time of the first meta.
     pub created: Timestamp,
     /// Its refs are gone from the server.

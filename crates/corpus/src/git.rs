@@ -233,7 +233,7 @@ pub struct CommitView<'a> {
 
 impl<'a> CommitView<'a> {
     fn row(self) -> &'a Row {
-        self.corpus.git.row(self.id)
+        self.corpus.code.git.row(self.id)
     }
 
     pub fn hash(self) -> Hash {
@@ -249,6 +249,7 @@ impl<'a> CommitView<'a> {
     pub fn parents(self) -> impl Iterator<Item = CommitView<'a>> {
         let corpus = self.corpus;
         corpus
+            .code
             .git
             .parents(self.id)
             .iter()
@@ -256,11 +257,11 @@ impl<'a> CommitView<'a> {
     }
 
     pub fn author(self) -> Person<'a> {
-        Person(self.corpus.names.text(self.row().author))
+        Person(self.corpus.code.names.text(self.row().author))
     }
 
     pub fn committer(self) -> Person<'a> {
-        Person(self.corpus.names.text(self.row().committer))
+        Person(self.corpus.code.names.text(self.row().committer))
     }
 
     pub fn author_time(self) -> Timestamp {
@@ -278,7 +279,7 @@ impl<'a> CommitView<'a> {
 
     /// Whether `ancestor` is among its parents, their parents and so on. No commit is its own ancestor.
     pub fn has_ancestor(self, ancestor: CommitView<'_>) -> bool {
-        let git = &self.corpus.git;
+        let git = &self.corpus.code.git;
         let mut seen = BTreeSet::new();
         let mut next = git.parents(self.id).to_vec();
         while let Some(commit) = next.pop() {

@@ -111,8 +111,8 @@ pub struct Comment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub id: i64,
-    /// `labeled`, `closed`, `mentioned` …
-    pub kind: Name,
+    /// See [`Corpus::kind`].
+    pub(crate) kind: Name,
     pub actor: Option<UserId>,
     pub created: Option<Timestamp>,
     /// The message of the log that tells of it.
@@ -563,7 +563,7 @@ impl<'a> IssueView<'a> {
 
     /// Whether something of that kind ever happened to it.
     pub fn has_event(self, kind: &str) -> bool {
-        let kind = self.repo.corpus.names.find(kind.as_bytes());
+        let kind = self.repo.corpus.issues.names.find(kind.as_bytes());
         kind.is_some_and(|kind| self.issue.events.iter().any(|event| event.kind == kind))
     }
 

@@ -35,7 +35,7 @@ pub mod original;
 mod shared;
 mod text;
 
-pub use apply::{Corpus, Trouble};
+pub use apply::{Code, Corpus, Issues, Trouble};
 pub use change::{ChangeView, MetaView, ProjectView};
 pub use commit::{BadCommit, CommitText, FileStat, Person};
 pub use digest::{dump, summary};
@@ -43,6 +43,5 @@ pub use gerrit::{Change, Status};
 pub use git::{CommitId, CommitView, Hash};
 pub use github::{Comment, Event, Issue, IssueView, Label, Milestone, MilestoneOf, RepoView, Review, UserId};
 pub use mutlog::Span;
-pub use names::Name;
 pub use notedb::{Message, Meta, Vote};
 pub use text::Texts;

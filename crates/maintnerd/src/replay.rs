@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::{fs, io, thread};
 
 use anyhow::Context;
@@ -24,7 +26,7 @@ pub struct Counts {
     pub troubles: BTreeMap<&'static str, (u64, String)>,
 }
 
-/// The log cannot be replayed. Whoever runs it must look; nothing behind the place was applied.
+/// The log cannot be replayed. Whoever runs it must look.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     #[error("cannot read segment {number}")]
@@ -92,8 +94,9 @@ impl Replay {
     }
 
     /// Applies what `log` has beyond what was applied before, as one batch. `log` must begin with that.
+    /// When it fails, some of it was applied, and the replay is of no more use.
     ///
-    /// Reads on a thread of its own, a segment ahead.
+    /// One thread reads ahead, and each half of the corpus has one that applies.
     pub fn advance(&mut self, reader: &LogReader, log: &[Segment]) -> Result<(), ReplayError> {
         let news: Vec<(Segment, u64)> = log
             .iter()
@@ -106,58 +109,38 @@ impl Replay {
             })
             .filter(|(segment, from)| *from < segment.len)
             .collect();
-        thread::scope(|scope| {
-            let (send, pieces) = mpsc::sync_channel(1);
-            let (give_back, spare) = mpsc::channel::<Vec<u8>>();
-            let reader = reader.clone();
-            scope.spawn(move || {
+        let (issues, code) = self.corpus.halves();
+        let (of_issues, of_code) = thread::scope(|scope| {
+            let (give_back, spare) = mpsc::channel();
+            let (to_issues, for_issues) = mpsc::sync_channel::<Arc<Piece>>(1);
+            let (to_code, for_code) = mpsc::sync_channel::<Arc<Piece>>(1);
+            let reading = scope.spawn(move || {
                 for (segment, from) in news {
                     let bytes = spare.try_recv().unwrap_or_default();
-                    if send.send(read(&reader, &segment, from, bytes)).is_err() {
-                        return;
+                    let piece = Arc::new(read(reader, &segment, from, bytes)?);
+                    // A half that ended says why itself.
+                    if to_issues.send(piece.clone()).is_err() || to_code.send(piece).is_err() {
+                        break;
                     }
                 }
+                Ok(())
             });
-            for piece in pieces {
-                let piece = piece?;
-                self.apply(&piece)?;
-                // The other side has ended if it does not want it.
-                let _ = give_back.send(piece.bytes);
-            }
-            Ok(())
+            let back = give_back.clone();
+            let of_issues =
+                scope.spawn(move || apply(for_issues, back, |at, payload| issues.apply_record(at, payload)));
+            let of_code = apply(for_code, give_back, |at, payload| code.apply_record(at, payload));
+            let of_issues = of_issues.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let read = reading.join().unwrap_or_else(|panic| resume_unwind(panic));
+            read.and(of_issues.and_then(|of_issues| Ok((of_issues, of_code?))))
         })?;
+        self.counts.records += of_code.records;
+        self.counts.bytes += of_code.bytes;
         let troubles = self.corpus.finish();
+        self.note(of_issues.troubles);
+        self.note(of_code.troubles);
         self.note(troubles);
         self.applied = log.to_vec();
         Ok(())
-    }
-
-    fn apply(&mut self, piece: &Piece) -> Result<(), ReplayError> {
-        let number = piece.number;
-        let mut records = Records::new(&piece.bytes, piece.offset);
-        for (offset, payload) in records.by_ref() {
-            let at = Place {
-                segment: number,
-                offset: u32::try_from(offset).expect("a segment is below 4 GiB"),
-            };
-            let applied = self.corpus.apply_record(at, payload);
-            let troubles = applied.map_err(|source| ReplayError::NoMutation {
-                number,
-                offset,
-                source,
-            })?;
-            self.note(troubles);
-            self.counts.records += 1;
-        }
-        self.counts.bytes += records.offset() - piece.offset;
-        match records.end() {
-            Split::End => Ok(()),
-            Split::Bad(source) => Err(ReplayError::Damaged { number, source }),
-            Split::Short | Split::Record { .. } => Err(ReplayError::Torn {
-                number,
-                offset: records.offset(),
-            }),
-        }
     }
 
     fn note(&mut self, troubles: Vec<Trouble>) {
@@ -179,6 +162,54 @@ impl Replay {
             noted.0 += 1;
         }
     }
+}
+
+#[derive(Default)]
+struct Applied {
+    records: u64,
+    bytes: u64,
+    troubles: Vec<Trouble>,
+}
+
+/// Applies all records of all pieces, and gives their memory back.
+fn apply(
+    pieces: Receiver<Arc<Piece>>,
+    give_back: Sender<Vec<u8>>,
+    mut apply: impl FnMut(Place, &[u8]) -> Result<Vec<Trouble>, Malformed>,
+) -> Result<Applied, ReplayError> {
+    let mut done = Applied::default();
+    for piece in pieces {
+        let number = piece.number;
+        let mut records = Records::new(&piece.bytes, piece.offset);
+        for (offset, payload) in records.by_ref() {
+            let at = Place {
+                segment: number,
+                offset: u32::try_from(offset).expect("a segment is below 4 GiB"),
+            };
+            let applied = apply(at, payload);
+            let no_mutation = |source| ReplayError::NoMutation {
+                number,
+                offset,
+                source,
+            };
+            done.troubles.extend(applied.map_err(no_mutation)?);
+            done.records += 1;
+        }
+        done.bytes += records.offset() - piece.offset;
+        match records.end() {
+            Split::End => {}
+            Split::Bad(source) => return Err(ReplayError::Damaged { number, source }),
+            Split::Short | Split::Record { .. } => {
+                let offset = records.offset();
+                return Err(ReplayError::Torn { number, offset });
+            }
+        }
+        if let Some(piece) = Arc::into_inner(piece) {
+            // The reader has ended if it does not want it.
+            let _ = give_back.send(piece.bytes);
+        }
+    }
+    Ok(done)
 }
 
 fn read(reader: &LogReader, segment: &Segment, from: u64, mut bytes: Vec<u8>) -> Result<Piece, ReplayError> {

@@ -45,6 +45,8 @@ pub trait View<'a>: Default {
 
     fn merge(&mut self, bytes: &'a [u8]) -> Result<(), Malformed>;
 
+    fn merge_field(&mut self, number: u32, value: Value<'a>) -> Result<(), Malformed>;
+
     fn copied(&self) -> Self::Owned;
 }
 
@@ -64,12 +66,17 @@ macro_rules! views {
                 self.bytes = bytes;
                 let mut fields = Fields::new(bytes);
                 while let Some((number, value)) = fields.next()? {
-                    match number {
-                        $($number => self.$field.merge_value(value)?,)*
-                        _ => {}
-                    }
+                    self.merge_field(number, value)?;
                 }
                 Ok(())
+            }
+
+            #[inline]
+            fn merge_field(&mut self, number: u32, value: Value<$life>) -> Result<(), Malformed> {
+                match number {
+                    $($number => self.$field.merge_value(value),)*
+                    _ => Ok(()),
+                }
             }
 
             fn copied(&self) -> crate::$name {
@@ -255,6 +262,23 @@ views! {
         1 cl: i32,
         2 revision: Text<'a>,
         3 json: &'a [u8],
+    }
+}
+
+impl<'a> Mutation<'a> {
+    /// As [`View::decode`], of the fields with these numbers alone; what others hold is not looked at.
+    pub fn decode_fields(bytes: &'a [u8], wanted: impl Fn(u32) -> bool) -> Result<Mutation<'a>, Malformed> {
+        let mut mutation = Mutation {
+            bytes,
+            ..Mutation::default()
+        };
+        let mut fields = Fields::new(bytes);
+        while let Some((number, value)) = fields.next()? {
+            if wanted(number) {
+                mutation.merge_field(number, value)?;
+            }
+        }
+        Ok(mutation)
     }
 }
 

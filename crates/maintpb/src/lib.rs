@@ -13,4 +13,4 @@ mod wire;
 
 pub use generated::*;
 pub use prost::Message;
-pub use wire::Malformed;
+pub use wire::{Malformed, Value};

@@ -172,6 +172,16 @@ proptest! {
     }
 
     #[test]
+    fn some_fields_are_read_as_if_the_others_were_not_there(seed: u64) {
+        let (bytes, _) = message(&mut Rng(seed), "Mutation", Spoil { wrong_types: false });
+        let some = borrowed::Mutation::decode_fields(&bytes, |number| number == 1 || number == 1001).unwrap();
+        let whole = Mutation::decode(&bytes[..]).unwrap();
+        let expect = Mutation { github_issue: whole.github_issue, observed_at: whole.observed_at, ..Default::default() };
+        prop_assert_eq!(some.copied(), expect);
+        prop_assert_eq!(some.bytes, &bytes[..]);
+    }
+
+    #[test]
     fn a_wrong_wire_type_is_an_unknown_field(seed: u64) {
         let (spoilt, clean) = message(&mut Rng(seed), "Mutation", Spoil { wrong_types: true });
         let view = borrowed::Mutation::decode(&spoilt).unwrap();
