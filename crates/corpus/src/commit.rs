@@ -13,6 +13,8 @@ pub(crate) struct Parsed<'a> {
     pub parents: Vec<Hash>,
     pub author: Option<Signature<'a>>,
     pub committer: Option<Signature<'a>>,
+    /// What it says its message is written in; nothing means UTF-8.
+    pub encoding: &'a [u8],
     pub message: &'a [u8],
 }
 
@@ -44,7 +46,10 @@ pub enum BadCommit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitText {
     pub tree: Option<Hash>,
+    /// As it stands there.
     pub message: Vec<u8>,
+    /// Whether that is Latin-1, as the commit says; else it is UTF-8, or should be.
+    pub is_latin1: bool,
     /// Sorted by name. None for root and merge commits.
     pub files: Vec<FileStat>,
 }
@@ -78,10 +83,17 @@ impl Person<'_> {
 }
 
 impl CommitText {
+    /// The message as text. What is no UTF-8 is replaced.
+    pub fn text(&self) -> Cow<'_, str> {
+        match self.is_latin1 {
+            true => self.message.iter().map(|byte| char::from(*byte)).collect(),
+            false => String::from_utf8_lossy(&self.message),
+        }
+    }
+
     /// First line of the message.
     pub fn summary(&self) -> String {
-        let line = self.message.split(|b| *b == b'\n').next().unwrap_or_default();
-        String::from_utf8_lossy(line.trim_ascii()).into_owned()
+        self.text().lines().next().unwrap_or_default().trim().to_owned()
     }
 
     /// Whether both changed the same files by as many lines.
@@ -101,6 +113,7 @@ pub(crate) fn parse(raw: &[u8]) -> Result<Parsed<'_>, BadCommit> {
         parents: Vec::new(),
         author: None,
         committer: None,
+        encoding: b"",
         message: &raw[end + 2..],
     };
     let mut header = &raw[..end];
@@ -114,11 +127,19 @@ pub(crate) fn parse(raw: &[u8]) -> Result<Parsed<'_>, BadCommit> {
             parsed.author = Some(signature(who)?);
         } else if let Some(who) = line.strip_prefix(b"committer ") {
             parsed.committer = Some(signature(who)?);
+        } else if let Some(encoding) = line.strip_prefix(b"encoding ") {
+            parsed.encoding = encoding;
         } else if let Some(hash) = line.strip_prefix(b"tree ") {
             parsed.tree = Some(Hash::parse(hash).ok_or(BadCommit::BadHash)?);
         }
     }
     Ok(parsed)
+}
+
+/// As people spell it: `ISO-8859-1`, `latin1`.
+pub(crate) fn is_latin1(encoding: &[u8]) -> bool {
+    let names: [&[u8]; 4] = [b"ISO-8859-1", b"ISO8859-1", b"latin1", b"latin-1"];
+    names.iter().any(|name| encoding.eq_ignore_ascii_case(name))
 }
 
 fn signature(text: &[u8]) -> Result<Signature<'_>, BadCommit> {
@@ -182,6 +203,7 @@ mod tests {
             })
         );
         assert_eq!(commit.message, b" subject\n\nauthor z\n");
+        assert_eq!(commit.encoding, b"x");
     }
 
     #[test]

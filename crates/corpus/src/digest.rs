@@ -198,7 +198,12 @@ impl<T: Texts, L: FnMut(&str)> Dump<'_, T, L> {
         let Some(commit) = change.patch_set(change.last_told) else {
             return Ok(());
         };
-        let message = commit.message(self.texts)?;
+        // The original does not look at what it is written in.
+        let message = commit
+            .text(self.texts)?
+            .map(|text| text.message)
+            .unwrap_or_default();
+        let message = String::from_utf8_lossy(&message);
         let subject = message
             .split("\n\n")
             .next()

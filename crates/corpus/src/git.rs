@@ -6,7 +6,7 @@ use maintpb::borrowed::{self, View};
 use mutlog::Span;
 
 use crate::apply::Corpus;
-use crate::commit::{BadCommit, CommitText, FileStat, Person, parse};
+use crate::commit::{BadCommit, CommitText, FileStat, Person, is_latin1, parse};
 use crate::names::{Name, Names};
 use crate::notedb::{Facts, facts};
 use crate::original::{self, IssueRef};
@@ -305,8 +305,8 @@ impl<'a> CommitView<'a> {
 
     /// Its message; empty if only its name is known.
     pub fn message<T: Texts>(self, texts: &T) -> Result<String, T::Error> {
-        let text = self.text(texts)?.map(|text| text.message).unwrap_or_default();
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        let text = self.text(texts)?;
+        Ok(text.map(|text| text.text().into_owned()).unwrap_or_default())
     }
 }
 
@@ -328,6 +328,7 @@ fn read_text(told: &[u8]) -> Option<CommitText> {
     Some(CommitText {
         tree: parsed.tree,
         message: parsed.message.to_vec(),
+        is_latin1: is_latin1(parsed.encoding),
         files,
     })
 }

@@ -92,6 +92,34 @@ fn a_commit_has_what_its_text_says() {
 }
 
 #[test]
+fn a_message_is_read_as_what_it_says_it_is_written_in() {
+    let check = |encoding: &str, expect: &str| {
+        let mut log = Log::default();
+        let made = commit(7, &[], "na");
+        let raw = String::from_utf8(made.raw)
+            .unwrap()
+            .replacen("\n\n", &format!("\n{encoding}\n"), 1);
+        let raw = [raw.as_bytes(), b"\xefve\n"].concat();
+        log.apply(of_git(GitCommit {
+            sha1: made.sha1,
+            raw,
+            diff_tree: None,
+        }));
+        let seen = log.corpus.commit(hash(7)).unwrap();
+        assert_eq!(
+            ok(seen.text(&log.payloads)).unwrap().summary(),
+            expect,
+            "{encoding}"
+        );
+        assert_eq!(ok(seen.message(&log.payloads)).trim_end(), expect, "{encoding}");
+    };
+    check("encoding ISO-8859-1\n", "naïve");
+    check("encoding latin1\n", "naïve");
+    check("encoding koi8\n", "na\u{fffd}ve");
+    check("", "na\u{fffd}ve");
+}
+
+#[test]
 fn a_parent_that_comes_later_is_filled_in() {
     let mut log = history(&[(3, &[2, 1]), (2, &[1])]);
     assert_eq!(log.corpus.commits(), (2, 1));
