@@ -34,6 +34,7 @@ pub struct Following {
     pub snapshot: watch::Receiver<Option<Snapshot>>,
     /// What the copy holds, for serving it on.
     pub visible: Visible,
+    pub reader: LogReader,
 }
 
 /// Keeps a corpus like the log that `copy` is of. The future runs until `stop` is cancelled, or until
@@ -41,19 +42,29 @@ pub struct Following {
 pub fn follow(copy: Copy, stop: CancellationToken) -> (Following, impl Future<Output = anyhow::Result<()>>) {
     let (snapshots, snapshot) = watch::channel(None);
     let (logs, visible) = watch::channel(None);
+    let reader = copy.reader();
+    let served = reader.clone();
     let run = async move {
         tokio::select! {
             () = stop.cancelled() => Ok(()),
-            ended = run(copy, snapshots, logs) => ended,
+            ended = run(copy, snapshots, logs, served) => ended,
         }
     };
-    (Following { snapshot, visible }, run)
+    (
+        Following {
+            snapshot,
+            visible,
+            reader,
+        },
+        run,
+    )
 }
 
 async fn run(
     mut copy: Copy,
     snapshots: watch::Sender<Option<Snapshot>>,
     logs: watch::Sender<Option<Arc<[mutlog::Segment]>>>,
+    served: LogReader,
 ) -> anyhow::Result<()> {
     let mut replay = Replay::default();
     let mut texts = copy.reader();
@@ -91,7 +102,9 @@ async fn run(
                 failures = 0;
                 news = true;
                 info!("the log that is followed began anew; reading all of it");
+                // Snapshots from before keep their files: replaying has opened them all.
                 (replay, texts) = (Replay::default(), copy.reader());
+                served.forget();
             }
             Err(error @ (CopyError::Commit(_) | CopyError::Stopped)) => return Err(error.into()),
             Err(error) => {

@@ -25,20 +25,19 @@ pub struct Config {
 /// Serves the log until `stop` is cancelled. Ends by itself only when the log cannot be kept.
 pub async fn run(config: Config, door: Door, stop: CancellationToken) -> anyhow::Result<()> {
     let folder = Folder::new(&config.folder);
-    let reader = LogReader::new(folder.clone());
     match config.follow {
         None => {
             let leader = Leader::open(folder)?;
             if let Some(torn) = &leader.torn {
                 warn!("{torn}");
             }
-            serve(door, leader.visible.clone(), reader, stop).await?;
+            serve(door, leader.visible.clone(), leader.reader.clone(), stop).await?;
             leader.close().context("end the log")
         }
         Some(url) => {
             info!("following {url}");
             let (following, run) = follow(Copy::open(url, folder)?, stop.clone());
-            let serving = serve(door, following.visible, reader, stop.clone());
+            let serving = serve(door, following.visible, following.reader, stop.clone());
             // Either one alone is worth nothing.
             let run = async {
                 let ended = run.await;

@@ -36,6 +36,11 @@ impl LogReader {
         self.file(at.segment)?.read_exact_at(bytes, u64::from(at.offset))
     }
 
+    /// Opens all files anew, those of all clones too: the log is not any more what it was.
+    pub fn forget(&self) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn file(&self, number: SegmentNumber) -> io::Result<Arc<File>> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = files.get(&number) {

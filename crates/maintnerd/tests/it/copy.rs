@@ -7,7 +7,7 @@ use axum::http::{Request, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
-use maintnerd::{CopyError, Following, Leader, Outcome, Snapshot, follow};
+use maintnerd::{CopyError, Following, Leader, Outcome, Served, Snapshot, follow, routes};
 use mutlog::Folder;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -291,7 +291,8 @@ async fn a_corpus_follows_a_log_over_a_restart_of_the_server_and_a_split() {
     let (
         Following {
             mut snapshot,
-            mut visible,
+            visible,
+            reader,
         },
         run,
     ) = follow(farm.copy(), stop.clone());
@@ -300,6 +301,17 @@ async fn a_corpus_follows_a_log_over_a_restart_of_the_server_and_a_split() {
     farm.append(&["b", "c", "d", "e", "f"]).await;
     shown(&mut snapshot, 5, "f").await;
     let old = snapshot.borrow().clone().unwrap();
+    let served_on = Server::start(|stop| {
+        let (visible, stop) = (visible.clone(), stop.clone());
+        routes(Served {
+            visible,
+            reader,
+            stop,
+        })
+    })
+    .await;
+    let mut third = copy_of(&served_on.url, &farm.dirs.path().join("third"));
+    update(&mut third).await;
 
     // The server is gone for a while, and comes back with another log.
     let address = farm.server.stop();
@@ -310,9 +322,11 @@ async fn a_corpus_follows_a_log_over_a_restart_of_the_server_and_a_split() {
     let new = snapshot.borrow().clone().unwrap();
     assert!(new.corpus.repo("golang", "go").unwrap().issue(5).is_none());
     assert!(old.corpus.repo("golang", "go").unwrap().issue(5).is_some());
-    let total = |log: &Option<Arc<[mutlog::Segment]>>| log.as_ref().map(|log| log.len());
-    let expect = other.leader.visible.borrow().clone();
-    assert_eq!(total(&visible.borrow_and_update()), total(&expect));
+    assert_eq!(update(&mut third).await, Outcome::Split);
+    assert_eq!(
+        contents(&farm.dirs.path().join("third")),
+        contents(&other.dirs.path().join("log"))
+    );
     stop.cancel();
     timeout(PATIENCE, run).await.unwrap().unwrap().unwrap();
 }
