@@ -86,12 +86,17 @@ impl Server {
 
 /// Waits until the one who was there is gone.
 pub async fn bind_again(address: SocketAddr) -> TcpListener {
-    loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => return listener,
-            Err(_) => tokio::task::yield_now().await,
+    let bound = async {
+        loop {
+            match TcpListener::bind(address).await {
+                Ok(listener) => return listener,
+                Err(_) => tokio::task::yield_now().await,
+            }
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, bound)
+        .await
+        .expect("the one before is gone")
 }
 
 impl Drop for Server {

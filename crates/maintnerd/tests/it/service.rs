@@ -27,11 +27,14 @@ async fn a_service_follows_a_log_and_serves_it_on() {
 
     let mut copy = copy_of(&url, &dirs.path().join("copy"));
     // The middle one may be asked before it has anything.
-    while copy.segments().len() < 2 {
-        if timeout(PATIENCE, copy.update()).await.unwrap().is_err() {
-            tokio::task::yield_now().await;
+    let whole = async {
+        while copy.segments().len() < 2 {
+            if copy.update().await.is_err() {
+                tokio::task::yield_now().await;
+            }
         }
-    }
+    };
+    timeout(PATIENCE, whole).await.expect("the middle one serves on");
     append(&leader, vec![issue(9, "more")]).await;
     update(&mut copy).await;
     let [log, copied] = ["log", "copy"].map(|dir| contents(&dirs.path().join(dir)));
