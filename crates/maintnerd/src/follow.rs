@@ -92,7 +92,8 @@ async fn run(
         match copy.update().await {
             Ok(Outcome::Unchanged) => {
                 failures = 0;
-                news = false;
+                // An empty log is shown, too, once it is known to be one.
+                news = logs.borrow().is_none();
             }
             Ok(Outcome::Grown) => {
                 failures = 0;

@@ -330,3 +330,26 @@ async fn a_corpus_follows_a_log_over_a_restart_of_the_server_and_a_split() {
     stop.cancel();
     timeout(PATIENCE, run).await.unwrap().unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_follower_of_an_empty_log_shows_that_it_is_empty() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let unchanged_once = async move || {
+        if asked.fetch_add(1, Ordering::Relaxed) > 0 {
+            std::future::pending::<()>().await;
+        }
+        StatusCode::NOT_MODIFIED
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(|_| Router::new().route("/logs", axum::routing::get(unchanged_once))).await;
+    let stop = CancellationToken::new();
+    let (mut following, run) = follow(copy_of(&server.url, dir.path()), stop.clone());
+    let run = tokio::spawn(run);
+    timeout(PATIENCE, following.snapshot.wait_for(Option::is_some))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(following.visible.borrow().as_deref(), Some(&[][..]));
+    stop.cancel();
+    timeout(PATIENCE, run).await.unwrap().unwrap().unwrap();
+}
