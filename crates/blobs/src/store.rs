@@ -17,7 +17,15 @@ const MAX_READ: usize = 16 << 20;
 #[derive(Clone)]
 pub struct LogStore {
     dir: Arc<Path>,
-    live: Arc<Mutex<BTreeMap<StepId, Arc<watch::Sender<u64>>>>>,
+    live: Arc<Mutex<BTreeMap<StepId, Arc<Live>>>>,
+}
+
+/// A log that somebody writes or watches.
+#[derive(Default)]
+pub(crate) struct Live {
+    pub changes: watch::Sender<u64>,
+    /// The number of the writer that was opened last; held while a writer touches the files.
+    pub writer: Mutex<u64>,
 }
 
 /// The disk did not do as told.
@@ -42,8 +50,8 @@ impl LogStore {
     }
 
     /// Opens the log of a step at its end, or begins it. `max`: the length in bytes above which the
-    /// middle is left out, at least 2 KiB; on disk a log takes up to half as much again. One writer
-    /// at a time.
+    /// middle is left out, at least 2 KiB; on disk a log takes up to half as much again. Writers opened
+    /// before are fenced off: what they were about to do fails.
     pub async fn writer(&self, step: StepId, max: u64) -> Result<LogWriter, LogError> {
         LogWriter::open(self.dir.clone(), step, max, self.live(step)).await
     }
@@ -67,7 +75,7 @@ impl LogStore {
     /// Counts the appends to a log, from whenever it is first asked or written. Never ends by
     /// itself: whether more is to come is for the farm store to say.
     pub fn changes(&self, step: StepId) -> watch::Receiver<u64> {
-        self.live(step).subscribe()
+        self.live(step).changes.subscribe()
     }
 
     /// No such log is no error. Not to be called while it is written.
@@ -109,14 +117,12 @@ impl LogStore {
         .await
     }
 
-    fn live(&self, step: StepId) -> Arc<watch::Sender<u64>> {
+    fn live(&self, step: StepId) -> Arc<Live> {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        live.retain(|known, sender| {
-            *known == step || sender.receiver_count() > 0 || Arc::strong_count(sender) > 1
+        live.retain(|known, log| {
+            *known == step || log.changes.receiver_count() > 0 || Arc::strong_count(log) > 1
         });
-        live.entry(step)
-            .or_insert_with(|| Arc::new(watch::Sender::new(0)))
-            .clone()
+        live.entry(step).or_default().clone()
     }
 }
 

@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ids::StepId;
-use tokio::sync::watch;
 
 use crate::layout::{self, Layout, Segment};
-use crate::store::{LogError, blocking, gone};
+use crate::store::{Live, LogError, blocking, gone};
 
 /// However short the pieces between gaps, a log has no more files than this.
 const MAX_FILES: usize = 64;
@@ -25,7 +24,9 @@ pub struct LogWriter {
     path: PathBuf,
     files: Arc<Mutex<Files>>,
     offset: Arc<AtomicU64>,
-    live: Arc<watch::Sender<u64>>,
+    live: Arc<Live>,
+    /// By [`Live::writer`].
+    number: u64,
 }
 
 struct Files {
@@ -46,16 +47,22 @@ impl LogWriter {
         dir: Arc<Path>,
         step: StepId,
         max: u64,
-        live: Arc<watch::Sender<u64>>,
+        live: Arc<Live>,
     ) -> Result<LogWriter, LogError> {
-        let path = layout::file(&dir, step, 0);
-        let files = blocking("open the log", &path, move || Files::open(dir, step, max)).await?;
+        let (path, fence) = (layout::file(&dir, step, 0), live.clone());
+        let opened = blocking("open the log", &path, move || {
+            let mut writer = fence.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            *writer += 1;
+            Ok((Files::open(dir, step, max)?, *writer))
+        });
+        let (files, number) = opened.await?;
         let offset = Arc::new(AtomicU64::new(files.end()));
         Ok(LogWriter {
             path,
             files: Arc::new(Mutex::new(files)),
             offset,
             live,
+            number,
         })
     }
 
@@ -95,12 +102,18 @@ impl LogWriter {
         work: impl FnOnce(&mut Files) -> io::Result<()> + Send + 'static,
     ) -> Result<(), LogError> {
         let (files, offset, live) = (self.files.clone(), self.offset.clone(), self.live.clone());
+        let number = self.number;
         blocking(action, &self.path, move || {
+            // A call that was dropped may be carried out only now, when another has taken the log up where it ended.
+            let writer = live.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            if *writer != number {
+                return Err(io::Error::other("another writer has taken it over"));
+            }
             let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
             let done = work(&mut files);
             let end = files.end();
             if offset.swap(end, Ordering::AcqRel) != end {
-                live.send_modify(|count| *count += 1);
+                live.changes.send_modify(|count| *count += 1);
             }
             done
         })

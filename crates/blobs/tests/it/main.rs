@@ -317,3 +317,23 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn a_writer_that_another_has_followed_writes_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    block_on(async {
+        let logs = LogStore::open(dir.path()).await.unwrap();
+        let mut first = logs.writer(step(), 1 << 20).await.unwrap();
+        first.append(b"one ").await.unwrap();
+        let mut second = logs.writer(step(), 1 << 20).await.unwrap();
+        assert_eq!(second.stream_offset(), 4);
+        let refused = first.append(b"two ").await.unwrap_err();
+        assert_eq!(
+            std::error::Error::source(&refused).unwrap().to_string(),
+            "another writer has taken it over"
+        );
+        second.append(b"two").await.unwrap();
+        assert_eq!(text(&logs, step()).await, b"one two");
+        assert_eq!(first.stream_offset(), 4);
+    });
+}
