@@ -1013,7 +1013,7 @@ impl World<'_> {
                         ));
                     }
                 }
-                ListenerEvent::Dial { path } if self.random(29, n).chance(2) => {
+                ListenerEvent::Dial { path } if self.random(29, n).chance(self.script.failed_dials) => {
                     let bytes = v2::pickup_failed_line(&path, "no route to host");
                     let at = self.arrives(n, false);
                     self.push(

@@ -18,6 +18,8 @@ pub struct Script {
     pub seed: u64,
     /// How many machines there are of each host type: of local ones, of burrow's and of Go's that dial in.
     pub machines: [usize; 3],
+    /// Of a hundred connections that a machine is asked for, so many cannot be made.
+    pub failed_dials: u64,
     pub events: Vec<(Duration, Happening)>,
 }
 
@@ -98,6 +100,7 @@ impl Script {
         let mut script = Script {
             seed,
             machines,
+            failed_dials: 2,
             events: Vec::new(),
         };
         for n in 0..random.within(3, 9) {

@@ -1,7 +1,12 @@
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::{Account, Failure, Fault, Script, shortest, simulate};
+use runner::{InfraCause, Outcome};
+
+use crate::world::World;
+use crate::{Account, Failure, Fault, Happening, Script, shortest, simulate};
 
 /// How many farms an ordinary run simulates; `BURROW_SEEDS` sets another number.
 fn seeds() -> u64 {
@@ -75,6 +80,60 @@ fn every_planted_fault_is_found_and_told_by_a_short_script() {
         listed &= documented.contains(&format!("| `{fault:?}` |"));
     }
     assert!(listed, "docs/simulation.md lists them as above");
+}
+
+/// What attempts on the one reverse machine were lost to, over many farms in which a commit is built when `what` happens.
+fn lost_to(what: Happening) -> BTreeSet<String> {
+    let mut reasons = BTreeSet::new();
+    for seed in 0..60 {
+        let script = Script {
+            seed,
+            machines: [1, 1, 1],
+            failed_dials: 0,
+            events: vec![
+                (Duration::from_secs(20), Happening::Commit(0)),
+                (Duration::from_secs(90), what),
+            ],
+        };
+        let mut world = World::new(&script, None, false);
+        world
+            .run()
+            .unwrap_or_else(|violation| panic!("{}\n{script}", violation.0));
+        let attempts = world.store.builds.values().flat_map(|build| &build.attempts);
+        reasons.extend(attempts.filter_map(|attempt| match &attempt.outcome {
+            Some(Outcome::Infra {
+                cause: InfraCause::MachineLost,
+                detail,
+            }) => Some(format!("{}: {detail}", attempt.machine)),
+            _ => None,
+        }));
+    }
+    reasons
+}
+
+#[test]
+fn a_machine_that_is_away_for_ten_seconds_costs_nothing_and_for_ten_minutes_an_attempt() {
+    let (seconds, minutes) = (Duration::from_secs(10), Duration::from_secs(600));
+    let machine = 1;
+    let cut = |away| Happening::LinkCut { machine, away };
+    let hangs = |stalls| Happening::LinkStalls { machine, stalls };
+    let dies = Happening::MachineDies {
+        machine,
+        away: seconds,
+    };
+    let out_of_reach = "beta-0: the machine was out of reach for 300 s";
+    // Asked to prepare while it hangs, it does not dial back.
+    let no_dial = "beta-0: the connection broke";
+    let unknown = "beta-0: the machine does not know the command any more";
+    for (what, wanted) in [
+        (cut(seconds), &[][..]),
+        (hangs(seconds), &[]),
+        (cut(minutes), &[out_of_reach]),
+        (hangs(minutes), &[no_dial, out_of_reach]),
+        (dies, &[unknown]),
+    ] {
+        assert_eq!(Vec::from_iter(lost_to(what)), wanted, "{what:?}");
+    }
 }
 
 #[test]
