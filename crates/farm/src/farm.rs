@@ -379,6 +379,7 @@ impl Farm {
     }
 
     fn configured(&mut self, now: Now, config: Arc<Config>, step: &mut Step) {
+        self.scheduler.set_wait_limit(config.farm.wait_limit);
         self.config = config;
         let waiting: Vec<BuildId> = self
             .builds

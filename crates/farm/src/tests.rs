@@ -14,8 +14,14 @@ struct World {
 }
 
 fn config(at_once: &str) -> Arc<Config> {
+    config_of("", at_once)
+}
+
+fn config_of(farm: &str, at_once: &str) -> Arc<Config> {
     let text = format!(
         r#"
+[farm]
+{farm}
 [repo.widget]
 url = "https://git.example.org/widget.git"
 recipe = "make"
@@ -207,4 +213,17 @@ fn no_back_off_is_longer_after_a_restart_than_it_can_be() {
         let (farm, _) = Farm::restore(now, config(""), restored);
         assert_eq!(farm.next_deadline(now), Some(Duration::from_secs(waits)));
     }
+}
+
+/// It held from the next start on.
+#[test]
+fn a_changed_wait_limit_holds_for_what_waits_already() {
+    let mut world = World::new("", 0);
+    assert!(world.want(1).is_empty());
+    let hour = config_of("wait_limit = \"1h\"", "");
+    assert!(world.handle(Input::Configured(hour)).is_empty());
+    world.secs += 3_500;
+    assert!(world.handle(Input::Tick).is_empty());
+    world.secs += 200;
+    assert_eq!(world.handle(Input::Tick), ["1 done"]);
 }

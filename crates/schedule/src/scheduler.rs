@@ -174,6 +174,16 @@ impl Scheduler {
         actions
     }
 
+    /// How long any build may wait from here on, those that wait already included. One that has waited longer is given
+    /// up by the next input, if it cannot start.
+    pub fn set_wait_limit(&mut self, limit: Duration) {
+        self.limits.wait_limit = limit;
+        let items = self.items.iter();
+        self.ends = items
+            .map(|(build, item)| (item.waited_at(limit), *build))
+            .collect();
+    }
+
     /// When, in [`Now::mono`], to send [`Input::Tick`] if nothing else happens before. Not after
     /// `now.mono` if that is due.
     pub fn next_deadline(&self, now: Now) -> Option<Duration> {
