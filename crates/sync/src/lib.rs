@@ -7,8 +7,9 @@
 //! reading it back, so what is known is what is logged, also after a restart. A round that finds nothing
 //! new writes nothing.
 //!
-//! [`Tree`] does the same for a repository in a folder. Start at [`Project`].
+//! [`Tree`] does the same for a repository in a folder, [`github`] for GitHub. Start at [`Project`].
 
+pub mod github;
 mod known;
 mod project;
 mod round;

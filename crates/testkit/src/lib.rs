@@ -4,10 +4,11 @@
 //!
 //! The real cores run in it (farm, scheduler, runner, reverse dialling, the placing of output); everything
 //! around them is simulated and holds the invariants of [`Violation`] after each step. Start at [`simulate`].
-//! [`peer`] brings Go's own programs to test against, [`recorded`] what real servers said.
+//! [`peer`] brings Go's own programs to test against, [`recorded`] what real servers said, [`github`] is a GitHub.
 
 mod coordinator; // the cores, with shells in virtual time
 mod fault;
+pub mod github;
 mod host;
 mod model; // the store, strict
 pub mod peer;
