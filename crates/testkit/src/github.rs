@@ -163,7 +163,7 @@ impl World {
         let (id, now) = (self.id(), self.now);
         let review = json!({
             "id": id, "node_id": "x", "user": user(4), "body": "looks good", "state": state, "commit_id": "abc",
-            "author_association": "MEMBER", "submitted_at": time(now), "html_url": "https://x", "_links": {}, "odd": [1, null],
+            "author_association": "MEMBER", "submitted_at": time(now), "html_url": "https://x", "_links": {}
         });
         self.edit(number, |issue| drop(issue.reviews.insert(id, review)));
     }

@@ -161,7 +161,7 @@ impl Poll {
         };
     }
 
-    /// What to ask; `None`: the round is over.
+    /// What to ask; `None`: the round is over, and to be [finished](Poll::finish).
     pub fn ask(&self) -> Option<Question> {
         let address = match &self.state {
             State::Idle => return None,
@@ -177,6 +177,11 @@ impl Poll {
             address: address.clone(),
             etag: etag.cloned(),
         })
+    }
+
+    /// The round is over, and all that it told is logged: so what was answered need not be read again.
+    pub fn finish(&mut self) {
+        self.etags.append(&mut self.new_etags);
     }
 
     /// Takes in a mutation of the log: those of others, and those that it made.
@@ -355,8 +360,6 @@ impl Poll {
                 .collect();
             self.listed.clear();
             self.go_on();
-        } else {
-            self.etags.append(&mut self.new_etags);
         }
     }
 

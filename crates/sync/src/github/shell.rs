@@ -53,6 +53,7 @@ impl GitHub<'_> {
                 written += 1;
             }
         }
+        poll.finish();
         Ok(written)
     }
 

@@ -411,14 +411,41 @@ async fn a_deleted_comment_is_seen_when_its_issue_changes_or_all_is_looked_at() 
         .edit(number, |issue| drop(issue.comments.remove(&ids[0])));
     assert_eq!(syncer.round(Round::Recent).await, 1);
     syncer.check();
-    // Silently, one for another.
+    // One goes and two come.
+    let (gone, kept) = (ids[1], ids[2]);
+    syncer.world().edit(number, |issue| {
+        issue.comments.remove(&gone);
+    });
+    (0..2).for_each(|_| _ = syncer.world().comment(number, "more"));
+    assert_eq!(syncer.round(Round::Recent).await, 1);
+    syncer.check();
+    syncer.round(Round::Recent).await;
+    // One goes, and nothing else says so than their count.
+    let remove = |world: &mut World, id: i64| {
+        world
+            .issues
+            .get_mut(&number)
+            .unwrap()
+            .comments
+            .remove(&id)
+            .unwrap()
+    };
+    let comment = remove(&mut syncer.world(), kept);
+    assert_eq!(syncer.round(Round::Recent).await, 1);
+    syncer.check();
+    // One is another, and not even that says so.
     {
         let mut world = syncer.world();
-        let issue = world.issues.get_mut(&number).unwrap();
-        let comment = issue.comments.remove(&ids[1]).unwrap();
-        issue.comments.insert(99, comment);
+        let id = *world.issues[&number].comments.keys().next().unwrap();
+        remove(&mut world, id);
+        world
+            .issues
+            .get_mut(&number)
+            .unwrap()
+            .comments
+            .insert(99, comment);
     }
-    syncer.round(Round::Recent).await;
+    assert_eq!(syncer.round(Round::Recent).await, 0);
     syncer.round(Round::Full).await;
     syncer.check();
 }
@@ -496,6 +523,19 @@ async fn labels_and_milestones_may_be_renamed_and_deleted() {
     assert_eq!(syncer.round(Round::Recent).await, 2);
     syncer.check();
     syncer.world().milestones.clear();
+    assert_eq!(syncer.round(Round::Recent).await, 1);
+    syncer.check();
+}
+
+#[tokio::test]
+async fn what_was_read_and_not_logged_is_read_again() {
+    let mut syncer = Syncer::new().await;
+    syncer.world().open("a", "");
+    syncer.round(Round::Recent).await;
+    syncer.round(Round::Recent).await;
+    syncer.world().edit(1, |issue| issue.closed = true);
+    let died = syncer.try_round(Round::Recent, 0).await.unwrap_err();
+    assert!(matches!(died, GitHubError::Log(_)), "{died}");
     assert_eq!(syncer.round(Round::Recent).await, 1);
     syncer.check();
 }
