@@ -506,6 +506,46 @@ async fn an_issue_that_goes_while_we_look_stops_no_other() {
 }
 
 #[tokio::test]
+async fn an_odd_issue_is_told_as_far_as_it_goes_and_stops_no_other() {
+    let mut syncer = Syncer::new().await;
+    {
+        let mut world = syncer.world();
+        for n in 0..3 {
+            let number = world.open(&n.to_string(), "");
+            world.comment(number, "said");
+        }
+        world.broken.insert(2);
+    }
+    assert_eq!(syncer.round(Round::Recent).await, 3);
+    syncer.check();
+    {
+        let mut world = syncer.world();
+        world.broken.clear();
+        let event =
+            json!({"id": 55, "event": "mentioned", "actor": {"id": 3}, "created_at": "2026-11-24T10:00:00Z"});
+        world.issues.get_mut(&2).unwrap().events.insert(55, event);
+    }
+    assert_eq!(syncer.round(Round::Recent).await, 1, "it is asked for again");
+    syncer.check();
+}
+
+#[tokio::test]
+async fn the_token_is_for_github_alone() {
+    let syncer = Syncer::new().await;
+    let elsewhere = fake::GitHub::start().await;
+    for address in [
+        "/rate_limit".to_owned(),
+        format!("{}/there", elsewhere.base),
+        format!("{}/here", syncer.server.base),
+    ] {
+        syncer.client.ask(&address, None).await.unwrap();
+    }
+    let ours = Some("Bearer token".to_owned());
+    assert_eq!(syncer.world().tokens, [ours.clone(), ours]);
+    assert_eq!(elsewhere.world().tokens, [None]);
+}
+
+#[tokio::test]
 async fn labels_and_milestones_may_be_renamed_and_deleted() {
     let mut syncer = Syncer::new().await;
     let (label, other, milestone) = {
