@@ -162,7 +162,7 @@ fn ours(corpus: &Corpus, log: &Log) -> BTreeSet<String> {
             format!(
                 "{number} event {} {} {:?}",
                 event.id,
-                corpus.name(event.kind),
+                corpus.kind(event),
                 event.actor.map(|user| user.0)
             )
         }));
