@@ -13,7 +13,7 @@ use crate::open::{SCHEMA, open_at};
 use crate::{Engine, OpenError, Store, StoreError, StoreUrl};
 
 /// In the order of what refers to what.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "repos",
     "commits",
     "branches",
@@ -22,6 +22,7 @@ const TABLES: [&str; 14] = [
     "build_counts",
     "attempts",
     "steps",
+    "loans",
     "leases",
     "machines",
     "run_times",
@@ -219,10 +220,10 @@ async fn columns(
     table: &str,
 ) -> Result<Vec<(String, Kind)>, sqlx::Error> {
     let sql = match engine {
-        Engine::Sqlite => "SELECT name, lower(type) FROM pragma_table_info($1) ORDER BY cid",
+        Engine::Sqlite => "SELECT name, lower(type) FROM pragma_table_info($1)",
         Engine::Postgres => {
             "SELECT column_name::text, data_type::text FROM information_schema.columns \
-             WHERE table_schema = current_schema() AND table_name = $1 ORDER BY ordinal_position"
+             WHERE table_schema = current_schema() AND table_name = $1"
         }
     };
     let rows = sqlx::query(sql)
@@ -234,7 +235,10 @@ async fn columns(
         let kind = if kind == "text" { Kind::Text } else { Kind::Int };
         Ok((name, kind))
     };
-    rows.iter().map(column).collect()
+    let mut columns = rows.iter().map(column).collect::<Result<Vec<_>, sqlx::Error>>()?;
+    // Engines have them in orders of their own, by how each table came to be.
+    columns.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(columns)
 }
 
 fn values(row: &AnyRow, kinds: &[Kind]) -> Result<Vec<Value>, sqlx::Error> {
@@ -247,4 +251,26 @@ fn values(row: &AnyRow, kinds: &[Kind]) -> Result<Vec<Value>, sqlx::Error> {
         })
     };
     kinds.iter().enumerate().map(value).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TABLES;
+
+    #[test]
+    fn every_table_is_in_a_backup() {
+        let migrations = [
+            include_str!("../migrations/sqlite/0001_farm.sql"),
+            include_str!("../migrations/sqlite/0002_loans.sql"),
+        ];
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite");
+        let files = std::fs::read_dir(folder).expect("the migrations").count();
+        assert_eq!(files, migrations.len(), "each migration is looked at here");
+        let made = migrations.iter().flat_map(|sql| sql.lines());
+        let made = made.filter_map(|line| line.strip_prefix("CREATE TABLE ")?.split_whitespace().next());
+        // One that replaces another bears its name in the end.
+        for table in made.map(|table| table.trim_start_matches("new_")) {
+            assert!(TABLES.contains(&table), "`{table}` is in no backup");
+        }
+    }
 }

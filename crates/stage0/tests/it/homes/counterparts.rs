@@ -17,14 +17,21 @@ pub fn recipe(path: &str) -> PathBuf {
     project().join("env").join(path)
 }
 
-/// Whether there is what a test needs; if not that is said aloud, and is a failure in CI.
+/// Set where images of hosts are built and started: minutes, and packages that change the machine.
+const HOMES: &str = "BURROW_TEST_HOMES";
+
+/// Whether there is what a test needs. If not that is said aloud, and is a failure where [`HOMES`] is set; without it
+/// nothing is looked for.
 pub fn there_is(what: &str, package: &str, found: bool) -> bool {
-    if !found {
-        let missing = format!("there is no {what}; install it with: apt-get install {package}");
-        assert!(std::env::var_os("BURROW_TEST_REQUIRE").is_none(), "{missing}");
-        eprintln!("skipped: {missing}");
+    if std::env::var_os(HOMES).is_none() {
+        eprintln!("skipped: {HOMES} is not set, so no {what} is used");
+        return false;
     }
-    found
+    assert!(
+        found,
+        "there is no {what}; install it with: apt-get install {package}"
+    );
+    true
 }
 
 /// Whether the program is on the path.
