@@ -1,71 +1,32 @@
 //! Go's own buildlets of three eras, dialling in.
 //!
 //! They show a name with its port in the TLS handshake, which no server here takes, unless the port is 443: so that
-//! is where the farm listens, one test at a time.
+//! is where the farm listens.
 
-use std::fs::File;
 use std::future::ready;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use buildlet_api::{ExecSpec, ProcessState, Upload};
+use testkit::peer::{Era, go_program};
 
 use crate::real::{Buildlet, Farm};
 
-/// Golang/build of January 2019, of 2021, of today.
-const VERSIONS: [&str; 3] = [
-    "v0.0.0-20190111050920-041ab4dc3f9d",
-    "v0.0.0-20211108163316-3ce30f35b9aa",
-    "v0.0.0-20260918145456-c0ee0fbd16a3",
-];
-
-/// A word about why not; a failure where nothing may be left out.
-fn skipped(why: &str) {
-    assert!(std::env::var_os("BURROW_TEST_REQUIRE").is_none(), "{why}");
-    eprintln!("skipped: {why}");
-}
-
-fn built(version: &str) -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(version);
-    let install = Command::new("go")
-        .args(["install", &format!("golang.org/x/build/cmd/buildlet@{version}")])
-        .env("GOBIN", &folder)
-        .env("GOFLAGS", "")
-        .current_dir(env!("CARGO_TARGET_TMPDIR"))
-        .output();
-    match install {
-        Ok(output) => {
-            assert!(
-                output.status.success(),
-                "{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            Some(folder.join("buildlet"))
-        }
-        Err(_) => {
-            skipped("no `go` to build Go's own buildlets with");
-            None
-        }
-    }
-}
-
 #[tokio::test]
 async fn gos_buildlets_of_three_eras_register_and_work() {
-    for version in VERSIONS {
-        let Some(program) = built(version) else { return };
-        // Whoever wants the port waits.
-        let lock = File::create(std::env::temp_dir().join("burrow-port-443.lock")).unwrap();
-        lock.lock().unwrap();
-        let mut farm = match tokio::net::TcpListener::bind("127.0.0.1:443").await {
-            Ok(listener) => Farm::at(listener),
-            Err(why) => return skipped(&format!("cannot listen at 127.0.0.1:443: {why}")),
+    // Each at an address of its own: that of the one before is not free at once.
+    for (n, era) in [Era::Seed, Era::Mature, Era::Latest].into_iter().enumerate() {
+        let Some(program) = go_program("buildlet", era) else {
+            return;
         };
+        let (door, version) = (format!("127.77.19.{}:443", n + 1), era.version());
+        let listener = tokio::net::TcpListener::bind(&door).await;
+        let mut farm = Farm::at(listener.expect("nobody else uses this address, and root may use the port"));
         let master = buildlet_api::MasterKey::parse(b"gophers rule").unwrap();
         *farm.good_key.lock().unwrap() = master.builder_key("host-test");
         let mut command = Command::new(program);
         command
             .args([
-                "-coordinator=localhost:443",
+                &format!("-coordinator={door}"),
                 "-reverse-type=host-test",
                 "-hostname=mac7",
                 "-halt=false",
@@ -73,7 +34,7 @@ async fn gos_buildlets_of_three_eras_register_and_work() {
             .env("TMPDIR", farm.path(""))
             .stderr(Stdio::null());
         // The first that listen for health do so at a fixed port.
-        if version != VERSIONS[0] {
+        if era != Era::Seed {
             command.arg("-health-addr=127.0.0.1:0");
         }
         let mut buildlet = Buildlet(command.spawn().unwrap());
