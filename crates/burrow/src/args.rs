@@ -382,8 +382,9 @@ pub enum KeyCommand {
     List,
     /// Let a key open nothing any more
     Revoke {
-        /// Number in `key list`
-        id: i64,
+        /// Its number or name in `key list`
+        #[arg(value_name = "ID|NAME")]
+        which: String,
     },
     /// Print the keys that Go's buildlets show, from a master key
     ///
@@ -435,8 +436,9 @@ pub enum TokenCommand {
     List,
     /// Let a token allow nothing any more
     Revoke {
-        /// Number in `token list`
-        id: i64,
+        /// Its number or name in `token list`
+        #[arg(value_name = "ID|NAME")]
+        which: String,
     },
 }
 

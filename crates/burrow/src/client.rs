@@ -57,7 +57,7 @@ pub async fn builds(global: &Global, asked: &Builds) -> Result<Exit, Failure> {
     if global.json {
         println!("{}", server.json("/builds", &query).await?);
     } else if listed.is_empty() {
-        println!("no such build");
+        println!("no build matches");
     } else {
         println!("{}", show::builds(&listed, global.color.on_stdout()));
     }
@@ -128,11 +128,13 @@ pub async fn logs(global: &Global, asked: &Logs) -> Result<Exit, Failure> {
             at = None;
         }
         at = Some((attempt.n, index, offset));
+        if detail.build.is_done() && Some(attempt.n) == latest.map(|latest| latest.n) {
+            eprintln!("{}", show::built(&detail.build));
+        }
         if !asked.follow {
             return Ok(Exit::Done);
         }
         if detail.build.is_done() {
-            eprintln!("{}", show::built(&detail.build));
             return Ok(if detail.build.passed() {
                 Exit::Done
             } else {

@@ -1,6 +1,7 @@
 //! Which configuration a command uses, and where the farm's state is.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use config::{Config, Defaults, SourceFile};
@@ -179,7 +180,9 @@ pub fn state_dir(global: &Global) -> Result<PathBuf, Failure> {
 /// Makes the folder if it is not there, with a note for git to leave it alone.
 pub fn make_state_dir(dir: &Path) -> Result<(), Failure> {
     let known = dir.is_dir();
-    std::fs::create_dir_all(dir).map_err(|error| at_path("make the state folder", dir, &error))?;
+    // Keys, tokens' hashes and logs are for its owner.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|error| at_path("make the state folder", dir, &error))?;
     let ignore = dir.join(".gitignore");
     if !known && !ignore.exists() {
         std::fs::write(&ignore, "*\n").map_err(|error| at_path("write", &ignore, &error))?;

@@ -33,11 +33,11 @@ pub async fn token(global: &Global, token: &Token) -> Result<Exit, Failure> {
             tell_once(global, "token", made.row.id, name, &made.secret);
         }
         TokenCommand::List => list_tokens(global, &store.tokens().await.map_err(failure)?),
-        TokenCommand::Revoke { id } => {
-            if !store.revoke_token(*id, now).await.map_err(failure)? {
-                return Err(Failure::new(format!("no token {id} is in use"))
-                    .hint("`burrow token list` shows their numbers"));
-            }
+        TokenCommand::Revoke { which } => {
+            let in_use = store.tokens().await.map_err(failure)?.into_iter();
+            let in_use = in_use.filter(|row| row.revoked.is_none());
+            let id = one_of("token", which, in_use.map(|row| (row.id, row.name)))?;
+            store.revoke_token(id, now).await.map_err(failure)?;
             println!("token {id} allows nothing any more");
         }
     }
@@ -64,16 +64,42 @@ pub async fn key(global: &Global, key: &Key) -> Result<Exit, Failure> {
             }
         }
         KeyCommand::List => list_keys(global, &store.keys().await.map_err(failure)?),
-        KeyCommand::Revoke { id } => {
-            if !store.revoke_key(*id, now).await.map_err(failure)? {
-                return Err(Failure::new(format!("no key {id} is in use"))
-                    .hint("`burrow key list` shows their numbers"));
-            }
+        KeyCommand::Revoke { which } => {
+            let in_use = store.keys().await.map_err(failure)?.into_iter();
+            let in_use = in_use.filter(|row| row.revoked.is_none());
+            let id = one_of("key", which, in_use.map(|row| (row.id, row.name)))?;
+            store.revoke_key(id, now).await.map_err(failure)?;
             println!("key {id} opens nothing any more");
         }
         KeyCommand::Derive { .. } => {}
     }
     Ok(Exit::Done)
+}
+
+/// The number of the one that is meant by its number or, if only one is called so, by its name.
+fn one_of(kind: &str, which: &str, in_use: impl Iterator<Item = (i64, String)>) -> Result<i64, Failure> {
+    let hint = format!("`burrow {kind} list` shows their numbers and names");
+    let number = which.parse::<i64>().ok();
+    let (mut named, mut numbered) = (Vec::new(), None);
+    for (id, name) in in_use {
+        if Some(id) == number {
+            numbered = Some(id);
+        }
+        if name == which {
+            named.push(id);
+        }
+    }
+    match (numbered, &named[..]) {
+        (Some(id), _) => Ok(id),
+        (None, [id]) => Ok(*id),
+        (None, []) => Err(Failure::new(format!("no {kind} `{}` is in use", show::plain(which))).hint(hint)),
+        (None, _) => Err(Failure::new(format!(
+            "{} in use are called `{}`",
+            named.len(),
+            show::plain(which)
+        ))
+        .hint(hint)),
+    }
 }
 
 /// The token in the file `token` of the state folder; a new one when there is none that works. Only

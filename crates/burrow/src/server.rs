@@ -43,6 +43,9 @@ pub struct Build {
     pub attempts: u32,
     #[serde(default)]
     pub flaky: bool,
+    /// Why it ended so; empty where there is nothing to say.
+    #[serde(default)]
+    pub reason: String,
     /// Of the latest attempt; absent before one ended.
     #[serde(default)]
     pub took_ms: Option<u64>,

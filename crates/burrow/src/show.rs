@@ -3,7 +3,7 @@ use ids::Timestamp;
 
 use crate::server::Build;
 
-/// `built widget 1a2b3c4 on linux-amd64: passed in 3.2 s`
+/// `built widget 1a2b3c4 on linux-amd64: failed in 3.2 s, step `test`: exit status 1`
 pub fn built(build: &Build) -> String {
     let flaky = if build.flaky { ", flaky" } else { "" };
     let verb = if build.status == "cancelled" {
@@ -11,8 +11,13 @@ pub fn built(build: &Build) -> String {
     } else {
         "built"
     };
+    let reason = if build.reason.is_empty() {
+        String::new()
+    } else {
+        format!(", {}", plain(&build.reason))
+    };
     format!(
-        "{verb} {}: {} in {}{flaky}",
+        "{verb} {}: {} in {}{flaky}{reason}",
         short(build),
         plain(&build.status),
         took(seconds(build))

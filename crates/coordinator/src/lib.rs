@@ -22,6 +22,7 @@ pub use lock::{StateLock, take as lock};
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +70,10 @@ pub(crate) fn current(config: &Current) -> Arc<Config> {
 pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let config = options.config;
     let state = std::path::absolute(&config.farm.state_dir).context("find the state folder")?;
-    std::fs::create_dir_all(&state)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&state)
         .with_context(|| format!("make the state folder `{}`", state.display()))?;
     let _lock = lock::take(&state)?;
     let http = http::bind(config.farm.listen_http).await?;

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, RawQuery, State};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Redirect};
 use config::{Config, Glob};
@@ -14,7 +14,7 @@ use ids::{BranchName, BuilderName, GitHash, RepoName, Timestamp};
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
-use web::{Page, Problem, Section, Visit, icon, plural, segment};
+use web::{Page, Problem, Section, Visit, Wants, icon, plural, segment};
 
 use crate::part::*;
 use crate::routes::{Answer, App, default_branch, known_repo, parsed};
@@ -84,7 +84,12 @@ pub struct RowView {
     pub cells: Vec<Option<CellView>>,
 }
 
-pub async fn repo(State(app): State<App>, Path(name): Path<String>) -> Answer {
+pub async fn repo(
+    State(app): State<App>,
+    visit: Visit,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Answer {
     let name = known_repo(&app, &name)?;
     let branches = app.store.branches(Some(&name)).await?;
     let default = default_branch(&app, &name).await?;
@@ -94,7 +99,16 @@ pub async fn repo(State(app): State<App>, Path(name): Path<String>) -> Answer {
         .or(there().next())
         .or(branches.first());
     match first {
-        Some(row) => Ok(Redirect::to(&repo_link(name.as_str(), row.branch.as_str())).into_response()),
+        Some(row) => {
+            let mut to = repo_link(name.as_str(), row.branch.as_str());
+            if visit.wants == Wants::Json {
+                to.push_str(".json");
+            }
+            if let Some(query) = query {
+                to = format!("{to}?{query}");
+            }
+            Ok(Redirect::to(&to).into_response())
+        }
         None => Err(
             Problem::not_found("no_branch", format!("{name} has no tracked branch yet"))
                 .hint("It is being fetched, is empty, or cannot be reached: /status tells."),

@@ -66,13 +66,18 @@ pub async fn status(State(app): State<App>, visit: Visit) -> Answer {
                 None => (true, "fetched".to_owned(), row.fetched.map(|at| at.0)),
             },
         };
-        items.push(ItemView {
-            name: format!("repository {name}"),
-            ok,
-            text,
-            at,
-            link: Some(link("/repo/", name.as_str())),
-        });
+        let (name, there) = (format!("repository {name}"), Some(link("/repo/", name.as_str())));
+        match items.iter_mut().find(|item| item.name == name) {
+            // Its mirror has told already, and newer.
+            Some(item) => (item.at, item.link) = (at, there),
+            None => items.push(ItemView {
+                name,
+                ok,
+                text,
+                at,
+                link: there,
+            }),
+        }
     }
     let machines = app.store.machines().await?;
     for (name, host) in &config.hosts {

@@ -82,6 +82,11 @@ async fn a_retry_by_a_program_needs_a_token_of_a_contributor() {
     )
     .await;
     assert_eq!(code(&none), (404, "no_build".to_owned()));
+    // Nothing would come of either: it is said at once, and not noted.
+    for pointless in ["/build/7/cancel", "/build/22/retry"] {
+        let answer = post(&world, pointless, &[accept, ("authorization", &bearer)], "").await;
+        assert_eq!(code(&answer), (409, "pointless".to_owned()), "{pointless}");
+    }
     let wishes = world.store.open_intents().await.unwrap();
     let wishes: Vec<_> = wishes
         .iter()
