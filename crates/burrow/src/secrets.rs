@@ -344,3 +344,28 @@ fn wall() -> Timestamp {
         .unwrap_or_default();
     Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_revoked_is_meant_by_its_number_or_by_a_name_that_only_one_has() {
+        let in_use = [(1, "amy"), (2, "bob"), (3, "bob"), (4, "2")];
+        let meant = |which| {
+            one_of(
+                "key",
+                which,
+                in_use.map(|(id, name)| (id, name.to_owned())).into_iter(),
+            )
+            .ok()
+        };
+        assert_eq!(meant("1"), Some(1));
+        assert_eq!(meant("amy"), Some(1));
+        assert_eq!(meant("2"), Some(2), "the number, not the name");
+        assert_eq!(meant("4"), Some(4));
+        for not_one in ["bob", "eve", "9", ""] {
+            assert_eq!(meant(not_one), None, "{not_one}");
+        }
+    }
+}
