@@ -161,9 +161,12 @@ async fn wishes(farm: &Farm, store: &Store) -> Vec<Input> {
         }
     };
     let mut inputs = Vec::new();
+    let about = |intent: &Intent| match intent.wish {
+        Wish::Cancel(build) | Wish::Retry(build) => build,
+    };
     for Intent {
         id: intent, by, wish, ..
-    } in open
+    } in farm::first_of_each(open, about)
     {
         match wish {
             Wish::Cancel(build) => inputs.push(Input::Cancel { intent, build, by }),

@@ -102,6 +102,13 @@ pub enum Input {
     Tick,
 }
 
+/// Of what people asked for and nobody has answered, what to hand in together, oldest first in and out: of each build the
+/// first. What an answer to it makes of the build, the second must be looked up after.
+pub fn first_of_each<W>(open: impl IntoIterator<Item = W>, build: impl Fn(&W) -> BuildId) -> Vec<W> {
+    let mut seen = BTreeSet::new();
+    open.into_iter().filter(|wish| seen.insert(build(wish))).collect()
+}
+
 /// What to do, once everything in `writes` of the same [`Step`] is durable.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
@@ -230,7 +237,7 @@ impl Farm {
             }
         }
         for loan in restored.loans {
-            farm.restore_loan(now, loan);
+            farm.restore_loan(now, loan, &mut step);
         }
         (farm, step)
     }
@@ -348,7 +355,7 @@ impl Farm {
             not_before: stored.not_before.map(|at| at.min(longest)),
             running: None,
         };
-        let mut actions = Vec::new();
+        let (mut actions, mut busy) = (Vec::new(), None);
         if let Some(held) = stored.running {
             let steps: Vec<Option<bool>> = held
                 .steps
@@ -359,11 +366,12 @@ impl Farm {
             let (runner, first) = Runner::restore(held.plan, now, age, &steps);
             actions = first;
             let machine = Machine {
-                host_type: held.host_type,
+                host_type: held.host_type.clone(),
                 connected: false,
                 held: Some(Holder::Build(stored.build)),
             };
             self.machines.insert(held.machine.clone(), machine);
+            busy = Some((held.machine.clone(), held.host_type, held.started));
             build.running = Some(Running {
                 attempt: held.attempt,
                 machine: held.machine,
@@ -374,7 +382,12 @@ impl Farm {
         }
         self.cells
             .insert((build.repo.clone(), build.commit.clone(), build.builder.clone()));
+        let builder = build.builder.clone();
         self.builds.insert(stored.build, build);
+        if let Some((machine, host_type, since)) = busy {
+            // Out of reach or not, it runs and counts: for its builder's limit, and for who waits for its machine.
+            self.busy(now, machine, host_type, builder, stored.build, since, step);
+        }
         self.perform(now, stored.build, actions, step);
     }
 
@@ -611,17 +624,19 @@ impl Farm {
             };
             self.answer(now, intent, answer, step);
         }
-        let Some(build) = self.builds.get_mut(&id) else {
-            return;
-        };
         if let Some(host) = self.machines.get_mut(&running.machine) {
             host.held = None;
             if host.connected {
                 step.effects.push(Effect::Release {
                     machine: running.machine.clone(),
                 });
+            } else {
+                self.forget(now, running.machine.clone(), step);
             }
         }
+        let Some(build) = self.builds.get_mut(&id) else {
+            return;
+        };
         let Outcome::Infra { cause, detail } = &outcome else {
             return self.done(now, id, outcome, step);
         };
@@ -691,19 +706,7 @@ impl Farm {
         };
         let attempt = running.attempt;
         let (since, builder) = (running.started, self.builds[&id].builder.clone());
-        let usual = self
-            .usual
-            .get(&(self.builds[&id].repo.clone(), builder.clone()))
-            .copied();
-        let busy = schedule::Input::Busy {
-            machine,
-            host_type,
-            builder,
-            build: id,
-            since,
-            usual,
-        };
-        self.schedule(now, busy, step);
+        self.busy(now, machine, host_type, builder, id, since, step);
         let event = if resumable {
             runner::Input::LinkBack
         } else {
@@ -712,6 +715,36 @@ impl Farm {
             }
         };
         self.attempt(now, attempt, event, step);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one input")]
+    fn busy(
+        &mut self,
+        now: Now,
+        machine: MachineId,
+        host_type: HostType,
+        builder: BuilderName,
+        build: BuildId,
+        since: Timestamp,
+        step: &mut Step,
+    ) {
+        let repo = self.builds.get(&build).map(|build| build.repo.clone());
+        let usual = repo.and_then(|repo| self.usual.get(&(repo, builder.clone())).copied());
+        let busy = schedule::Input::Busy {
+            machine,
+            host_type,
+            builder,
+            build,
+            since,
+            usual,
+        };
+        self.schedule(now, busy, step);
+    }
+
+    /// The machine is neither connected nor held any more.
+    fn forget(&mut self, now: Now, machine: MachineId, step: &mut Step) {
+        self.machines.remove(&machine);
+        self.schedule(now, schedule::Input::Gone { machine }, step);
     }
 
     fn machine_down(&mut self, now: Now, machine: MachineId, why: String, may_return: bool, step: &mut Step) {
@@ -725,14 +758,9 @@ impl Farm {
             at: now.wall,
             why: why.clone(),
         });
-        self.schedule(
-            now,
-            schedule::Input::Gone {
-                machine: machine.clone(),
-            },
-            step,
-        );
+        // What is held stays in the scheduler's count until it is given up: the command may well run on.
         match held {
+            None => self.forget(now, machine, step),
             Some(Holder::Build(id)) => {
                 let running = self.builds.get(&id).and_then(|build| build.running.as_ref());
                 if let Some(attempt) = running.map(|running| running.attempt) {
@@ -748,10 +776,8 @@ impl Farm {
             Some(Holder::Loan(loan)) if !may_return => {
                 self.end_loan(now, loan, format!("its machine was lost: {why}"), step);
             }
-            Some(Holder::Loan(_)) | None => {}
+            Some(Holder::Loan(_)) => {}
         }
-        self.machines
-            .retain(|_, host| host.connected || host.held.is_some());
     }
 
     fn machine_free(&mut self, now: Now, machine: MachineId, step: &mut Step) {

@@ -14,6 +14,7 @@ mod write;
 
 pub use farm::{
     BACK_OFF, Effect, Farm, IDLE_LIMIT, Input, MOST_LOANS, RETRIES, Step, Ticket, WaitingLoan, Want,
+    first_of_each,
 };
 pub use plan::plan;
 pub use restored::{Restored, RestoredAttempt, RestoredBuild, RestoredStep};

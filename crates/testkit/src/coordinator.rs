@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use farm::{Effect, Farm, Input, MachineFacts, Write};
+use farm::{Effect, Farm, Input, MachineFacts, Write, first_of_each};
 use ids::{AttemptId, MachineId, StepId};
 use revdial::v2::{self, Dialer, DialerId, DialerLimits, Listener, ListenerEvent, Nonce};
 use runner::{InfraCause, place};
 
+use crate::decided::{Decided, Told};
 use crate::fault::Fault;
 use crate::host::{Kind, ORPHAN, byte};
 use crate::model::{Violation, broken};
@@ -38,6 +39,8 @@ pub(crate) struct Coordinator {
     calls: BTreeMap<u64, Call>,
     /// Machines on which an attempt has been since they came up.
     used: BTreeSet<usize>,
+    /// What it has decided so far, written or not.
+    decided: Decided,
     /// It is killed around its next write.
     pub dies: Option<(Moment, Duration)>,
 }
@@ -137,6 +140,7 @@ impl World<'_> {
             Some(Fault::ForgetLeases) => restored.builds.iter_mut().for_each(|build| build.running = None),
             _ => {}
         }
+        let decided = Decided::restored(&restored, self.config.clone());
         let (farm, step) = Farm::restore(self.now(self.mono), self.config.clone(), restored);
         self.coordinator = Some(Coordinator {
             farm,
@@ -151,6 +155,7 @@ impl World<'_> {
             sessions: BTreeMap::new(),
             calls: BTreeMap::new(),
             used: BTreeSet::new(),
+            decided,
             dies: None,
         });
         self.commit(step.writes, Vec::new())?;
@@ -293,7 +298,24 @@ impl World<'_> {
             let (Some(coordinator), Some(now)) = (&mut self.coordinator, now) else {
                 return Ok(());
             };
+            let input = match (self.fault, input) {
+                (Some(Fault::AnyAttempt), Input::Attempt { attempt, event }) => {
+                    let known = self
+                        .store
+                        .builds
+                        .get(&attempt.build)
+                        .map(|build| build.attempts.len());
+                    let n = known.map_or(attempt.n, |known| known as u32);
+                    Input::Attempt {
+                        attempt: AttemptId { n, ..attempt },
+                        event,
+                    }
+                }
+                (_, input) => input,
+            };
+            let told = Told::of(&input);
             let step = coordinator.farm.handle(now, input);
+            coordinator.decided.take(told, &step.writes)?;
             writes.extend(step.writes);
             effects.extend(self.aim(step.effects));
             let answers =
@@ -374,7 +396,13 @@ impl World<'_> {
                 }
             }
         };
-        self.wishes.iter().map(one).collect()
+        let about = |(_, wish): &(&i64, &Wish)| match wish {
+            Wish::Cancel(build) | Wish::Retry(build) => *build,
+        };
+        match self.fault {
+            Some(Fault::EveryWish) => self.wishes.iter().map(one).collect(),
+            _ => first_of_each(&self.wishes, about).into_iter().map(one).collect(),
+        }
     }
 
     /// Commits, then acts; or is killed before, between or after, or waits for the store.

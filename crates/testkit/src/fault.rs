@@ -48,10 +48,14 @@ pub enum Fault {
     StaleWants,
     /// A cancelled attempt is answered for when its end begins.
     AnswerCancelEarly,
+    /// Whatever is asked about one build is answered at once, by what was known of it before.
+    EveryWish,
+    /// What is heard of one attempt is taken for the build's latest.
+    AnyAttempt,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 23] = [
+    pub const ALL: [Fault; 25] = [
         Fault::EffectsFirst,
         Fault::DropBuildDone,
         Fault::DropAttemptEnded,
@@ -75,5 +79,7 @@ impl Fault {
         Fault::ForgetLoans,
         Fault::StaleWants,
         Fault::AnswerCancelEarly,
+        Fault::EveryWish,
+        Fault::AnyAttempt,
     ];
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ids::{HostType, MachineId, StepId};
+use ids::{AttemptId, HostType, MachineId, StepId};
 
 /// Output past this many bytes is not kept on a simulated machine.
 pub const SPOOL: u64 = 700;
@@ -28,6 +28,8 @@ pub struct Host {
     /// Counts its processes.
     pub boot: u32,
     pub commands: BTreeMap<StepId, Command>,
+    /// Whose source lies on it.
+    pub source: Option<AttemptId>,
     /// No connection can be made.
     pub cut: bool,
     /// Counts what ended all connections.
@@ -61,6 +63,7 @@ impl Host {
         self.boot += 1;
         self.net += 1;
         self.commands.clear();
+        self.source = None;
     }
 }
 

@@ -7,6 +7,7 @@
 //! [`peer`] brings Go's own programs to test against, [`recorded`] what real servers said, [`github`] is a GitHub.
 
 mod coordinator; // the cores, with shells in virtual time
+mod decided; // what the core may decide, from one input to the next
 mod fault;
 pub mod github;
 mod host;

@@ -46,6 +46,12 @@ pub struct ModelBuild {
     pub attempts: Vec<ModelAttempt>,
 }
 
+impl ModelBuild {
+    pub fn runs(&self) -> bool {
+        self.attempts.last().is_some_and(|last| last.outcome.is_none())
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct ModelAttempt {
     pub machine: MachineId,

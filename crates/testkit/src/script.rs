@@ -36,6 +36,12 @@ pub enum Happening {
     /// A person asks for one of the builds that exist by then.
     Retry(u64),
     Cancel(u64),
+    /// A person cancels a build, running or not, and asks for it again soon after; and the same again, impatiently.
+    Again {
+        which: u64,
+        after: Duration,
+        times: u32,
+    },
     /// Somebody wants a machine; whoever has one uses it, gives it back or forgets it.
     Borrow(u64),
     /// The configuration changes: a builder is there or not, and runs so many at once.
@@ -166,6 +172,14 @@ impl Script {
         for _ in 0..random.below(12) {
             let what = random.draw();
             script.at(&mut random, Happening::Borrow(what));
+        }
+        for _ in 0..random.below(12) {
+            let which = random.draw();
+            // Before the coordinator looks for wishes again, or at any time of the attempt's end.
+            let longest = if random.chance(50) { 150 } else { 30_000 };
+            let after = Duration::from_millis(random.within(1, longest));
+            let times = 1 + random.below(3) as u32;
+            script.at(&mut random, Happening::Again { which, after, times });
         }
         script.events.sort_by_key(|(at, _)| *at);
         script

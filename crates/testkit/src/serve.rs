@@ -31,6 +31,7 @@ impl World<'_> {
                 } else {
                     random.chance(2).then_some(InfraCause::SourceUnavailable)
                 };
+                self.hosts[n].source = failed.is_none().then_some(attempt);
                 self.hosts[n].last_out = self.mono + Duration::from_millis(random.within(50, 20_000));
                 self.answer(n, life, call, Reply::Prepared(failed));
             }
@@ -70,6 +71,7 @@ impl World<'_> {
             }
             Request::Clean => {
                 self.end_commands(n);
+                self.hosts[n].source = None;
                 let after = self.random(42, n).within(20, 2_000);
                 self.hosts[n].last_out = self.hosts[n]
                     .last_out
@@ -100,6 +102,11 @@ impl World<'_> {
     fn start_command(&mut self, n: usize, step: StepId) -> Result<(), Violation> {
         let now = self.mono;
         self.check_place(n, step.attempt)?;
+        if self.hosts[n].source != Some(step.attempt) {
+            return broken(format!(
+                "step {step} is started on a machine that has not its source"
+            ));
+        }
         if !self.started.insert(step) {
             return broken(format!("the command of step {step} was started twice"));
         }

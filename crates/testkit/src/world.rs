@@ -29,6 +29,8 @@ pub(crate) enum Event {
     StoreBack,
     DiskBack,
     Look,
+    /// A person asks for something.
+    Asked(Wish),
     /// The coordinator reads what people asked for.
     Wishes,
     Wanted {
@@ -173,6 +175,7 @@ impl<'a> World<'a> {
                 alive: true,
                 boot: 0,
                 commands: BTreeMap::new(),
+                source: None,
                 cut: false,
                 net: 0,
                 stalled_until: Duration::ZERO,
@@ -368,6 +371,7 @@ impl<'a> World<'a> {
                     self.read_wishes();
                 }
             }
+            Event::Asked(wish) => self.ask(wish),
             Event::Wishes => self.read_wishes(),
             Event::Wanted { life, wants } => {
                 if life == self.life {
@@ -528,6 +532,7 @@ impl<'a> World<'a> {
             Happening::Retry(which) => self.wish(which, Wish::Retry),
             Happening::Cancel(which) => self.wish(which, Wish::Cancel),
             Happening::Borrow(what) => self.borrow(what),
+            Happening::Again { which, after, times } => self.again(which, after, times),
             Happening::Configure {
                 builder,
                 there,
@@ -653,17 +658,41 @@ impl<'a> World<'a> {
         }
     }
 
+    fn again(&mut self, which: u64, after: Duration, times: u32) {
+        let builds = &self.store.builds;
+        let of: Vec<BuildId> = if which.is_multiple_of(2) {
+            builds.keys().copied().collect()
+        } else {
+            let running = builds.iter().filter(|(_, build)| build.runs());
+            running.map(|(id, _)| *id).collect()
+        };
+        let Some(&build) = which
+            .checked_rem(of.len() as u64)
+            .and_then(|nth| of.get(nth as usize))
+        else {
+            return;
+        };
+        for n in 0..times {
+            self.push(self.mono + after * (2 * n), Event::Asked(Wish::Cancel(build)));
+            self.push(self.mono + after * (2 * n + 1), Event::Asked(Wish::Retry(build)));
+        }
+    }
+
     fn wish(&mut self, which: u64, wish: impl FnOnce(BuildId) -> Wish) {
         let count = self.store.builds.len() as u64;
         let build = which
             .checked_rem(count)
             .and_then(|nth| self.store.builds.keys().nth(nth as usize));
         if let Some(&build) = build {
-            self.wishes_made += 1;
-            self.wishes.insert(self.wishes_made, wish(build));
-            let after = self.random(5, 0).below(500);
-            self.later(after, Event::Wishes);
+            self.ask(wish(build));
         }
+    }
+
+    fn ask(&mut self, wish: Wish) {
+        self.wishes_made += 1;
+        self.wishes.insert(self.wishes_made, wish);
+        let after = self.random(5, 0).below(500);
+        self.later(after, Event::Wishes);
     }
 
     /// What the coordinator's watch does again and again; now and then it takes long.

@@ -67,13 +67,23 @@ fn in_line(loan: LoanId) -> BuildId {
 }
 
 impl Farm {
-    pub(super) fn restore_loan(&mut self, now: Now, stored: Loan) {
+    pub(super) fn restore_loan(&mut self, now: Now, stored: Loan, step: &mut Step) {
         let machine = Machine {
-            host_type: stored.host_type,
+            host_type: stored.host_type.clone(),
             connected: false,
             held: Some(Holder::Loan(stored.loan)),
         };
         self.machines.insert(stored.machine.clone(), machine);
+        let (at, host_type) = (stored.machine.clone(), stored.host_type);
+        self.busy(
+            now,
+            at,
+            host_type,
+            stored.builder.clone(),
+            in_line(stored.loan),
+            stored.since,
+            step,
+        );
         let held = Held {
             name: stored.name,
             machine: stored.machine,
@@ -224,15 +234,11 @@ impl Farm {
             let why = "its machine came back without what was on it".to_owned();
             return self.end_loan(now, id, why, step);
         }
-        let busy = schedule::Input::Busy {
-            machine,
-            host_type,
-            builder: loan.builder.clone(),
-            build: in_line(id),
-            since: loan.held.as_ref().map_or(loan.asked, |held| held.since),
-            usual: None,
-        };
-        self.schedule(now, busy, step);
+        let (builder, since) = (
+            loan.builder.clone(),
+            loan.held.as_ref().map_or(loan.asked, |held| held.since),
+        );
+        self.busy(now, machine, host_type, builder, in_line(id), since, step);
     }
 
     pub(super) fn loan_used(&mut self, now: Now, id: LoanId, step: &mut Step) {
@@ -277,7 +283,7 @@ impl Farm {
         if host.connected {
             step.effects.push(Effect::Release { machine });
         } else {
-            self.machines.remove(&machine);
+            self.forget(now, machine, step);
         }
     }
 
