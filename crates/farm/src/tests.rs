@@ -354,11 +354,17 @@ fn a_machine_that_lost_its_command_ends_the_attempt_at_once() {
 #[test]
 fn the_next_attempt_goes_to_another_machine() {
     let mut world = World::new("", 2);
-    world.want(1);
+    world.want(2);
     let (cause, detail) = (runner::InfraCause::MachineRefused, "full".to_owned());
-    world.attempt(runner::Input::PrepareFailed { cause, detail });
-    // The one that refused is free first, and so first in line.
+    let failed = runner::Input::PrepareFailed { cause, detail };
+    world.handle(event(1, 1, failed));
+    // The one that refused has been free for longest, and so is first in line.
     world.handle(Input::MachineFree { machine: machine(0) });
+    let refused = runner::Input::SourceRefused {
+        detail: "bad".to_owned(),
+    };
+    assert_eq!(world.handle(event(2, 1, refused)), ["2.1 ends", "2 done"]);
+    world.handle(Input::MachineFree { machine: machine(1) });
     world.secs += 61;
     assert_eq!(world.handle(Input::Tick), ["1.2 starts"]);
     assert!(world.handle(down(0, false)).is_empty(), "it runs on the other");
