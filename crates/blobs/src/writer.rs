@@ -40,6 +40,8 @@ struct Files {
     tail: VecDeque<Segment>,
     /// The last of all, open for appending.
     file: File,
+    /// Folders in which something was made that is not certain to stay.
+    made_in: Vec<PathBuf>,
 }
 
 impl LogWriter {
@@ -92,8 +94,7 @@ impl LogWriter {
 
     /// Returns when all that was appended would survive a loss of power.
     pub async fn sync(&mut self) -> Result<(), LogError> {
-        self.with_files("sync the log", |files| files.file.sync_data())
-            .await
+        self.with_files("sync the log", Files::sync).await
     }
 
     async fn with_files(
@@ -124,10 +125,14 @@ impl LogWriter {
 impl Files {
     fn open(dir: Arc<Path>, step: StepId, max: u64) -> io::Result<Files> {
         let folder = layout::folder(&dir, step);
+        let mut made_in = Vec::new();
         if !folder.is_dir() {
+            let above = folder.parent().unwrap_or(&dir);
+            if !above.is_dir() {
+                made_in.push(dir.to_path_buf());
+            }
+            made_in.push(above.to_owned());
             fs::create_dir_all(&folder)?;
-            sync_folder(&dir)?;
-            folder.parent().map_or(Ok(()), sync_folder)?;
         }
         let mut tail = VecDeque::from(Layout::find(&dir, step)?.segments);
         let last = tail.back().cloned().unwrap_or(Segment { start: 0, len: 0 });
@@ -140,7 +145,8 @@ impl Files {
             }
         };
         let file = open_file(&dir, step, last.start)?;
-        sync_folder(&folder)?;
+        // It may be there by a writer that died before it could sync.
+        made_in.push(folder);
         Ok(Files {
             dir,
             step,
@@ -148,7 +154,33 @@ impl Files {
             head,
             tail,
             file,
+            made_in,
         })
+    }
+
+    /// A log without a byte need not stay: it reads the same when it is not there.
+    fn sync(&mut self) -> io::Result<()> {
+        if self.end() == 0 {
+            return Ok(());
+        }
+        // All at once: a disk takes as long for one as for many that come together.
+        let done = std::thread::scope(|scope| {
+            let folders: Vec<_> = self
+                .made_in
+                .iter()
+                .map(|folder| scope.spawn(|| sync_folder(folder)))
+                .collect();
+            let done = self.file.sync_data();
+            let folders = folders.into_iter().map(|one| {
+                one.join()
+                    .unwrap_or_else(|_| Err(io::Error::other("a sync panicked")))
+            });
+            folders.fold(done, |done, one| done.and(one))
+        });
+        if done.is_ok() {
+            self.made_in.clear();
+        }
+        done
     }
 
     fn end(&self) -> u64 {
@@ -186,7 +218,9 @@ impl Files {
     fn next_file(&mut self, start: u64) -> io::Result<()> {
         self.file.sync_data()?;
         let file = open_file(&self.dir, self.step, start)?;
-        sync_folder(&layout::folder(&self.dir, self.step))?;
+        let folder = layout::folder(&self.dir, self.step);
+        sync_folder(&folder)?;
+        self.made_in.retain(|made_in| *made_in != folder);
         self.file = file;
         self.head = None;
         self.tail.push_back(Segment { start, len: 0 });

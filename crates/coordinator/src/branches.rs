@@ -11,8 +11,8 @@ pub enum Step {
     Record {
         branch: BranchName,
         head: GitHash,
-        /// The depth of its head as stored, if it is.
-        stored_depth: Option<u64>,
+        /// Its head as stored, with its depth, if it is.
+        stored: Option<(GitHash, u64)>,
     },
     /// It is no more upstream.
     Gone { branch: BranchName },
@@ -40,7 +40,7 @@ pub fn plan(
         (!same && tracked(branch)).then(|| Step::Record {
             branch: branch.clone(),
             head: head.clone(),
-            stored_depth: row.map(|row| row.head_depth),
+            stored: row.map(|row| (row.head.clone(), row.head_depth)),
         })
     };
     let (front, rest): (Vec<_>, Vec<_>) = heads.iter().partition(|(branch, _)| Some(*branch) == first);
@@ -89,12 +89,10 @@ mod tests {
             .iter()
             .map(|step| match step {
                 Step::Gone { branch } => format!("-{branch}"),
-                Step::Record {
-                    branch,
-                    head,
-                    stored_depth,
-                } => {
-                    let depth = stored_depth.map_or("new".to_owned(), |depth| depth.to_string());
+                Step::Record { branch, head, stored } => {
+                    let depth = stored
+                        .as_ref()
+                        .map_or("new".to_owned(), |(_, depth)| depth.to_string());
                     format!("{branch}={}({depth})", &head.as_str()[..1])
                 }
             })

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use blobs::{LogError, LogStore, LogWriter};
@@ -71,6 +72,8 @@ struct Machine {
     link: Link,
     /// An attempt has been on it since it came up.
     used: bool,
+    /// Nothing has been on it since it was cleaned.
+    clean: Arc<AtomicBool>,
     /// The command that runs over its own connection, on machines that keep none.
     attached: Option<(StepId, CancellationToken)>,
     /// One task at a time touches the machine's working directory.
@@ -88,6 +91,7 @@ impl Machine {
         Machine {
             link,
             used: false,
+            clean: Arc::default(),
             attached: None,
             turn: Arc::default(),
         }
@@ -185,10 +189,12 @@ impl Drivers {
                 ..
             } => {
                 state.used = true;
+                let clean = state.clean.clone();
                 let span = info_span!("prepare", build.id = %attempt.build, machine.id = %machine);
                 let work = async move {
                     let _turn = turn.lock().await;
-                    prepare(&shared, &link, attempt, &repo, &commit, &source_dir).await;
+                    let clean = clean.swap(false, Ordering::AcqRel);
+                    prepare(&shared, &link, attempt, &repo, &commit, &source_dir, clean).await;
                 };
                 self.spawn(gone, work.instrument(span));
             }
@@ -231,10 +237,11 @@ impl Drivers {
             Effect::Release { .. } => {
                 let halt = state.used && !link.resumable;
                 state.used = false;
+                let clean = state.clean.clone();
                 let span = info_span!("release", machine.id = %machine);
                 let work = async move {
                     let _turn = turn.lock().await;
-                    release(&shared, &link, machine, halt).await;
+                    release(&shared, &link, machine, halt, &clean).await;
                 };
                 self.spawn(gone, work.instrument(span));
             }
@@ -248,6 +255,7 @@ impl Drivers {
             Effect::Lent { ticket, loan } => {
                 if let Some(state) = self.machines.get_mut(&loan.machine) {
                     state.used = true;
+                    state.clean.store(false, Ordering::Release);
                 }
                 if !desk.answer(ticket, Ok(loan)) {
                     let inputs = self.shared.inputs.clone();
@@ -290,8 +298,9 @@ async fn prepare(
     repo: &RepoName,
     commit: &GitHash,
     source_dir: &str,
+    clean: bool,
 ) {
-    let event = match prepared(shared, link, repo, commit, source_dir).await {
+    let event = match prepared(shared, link, repo, commit, source_dir, clean).await {
         Ok(()) => runner::Input::Prepared,
         Err(event) => event,
     };
@@ -304,13 +313,16 @@ async fn prepared(
     repo: &RepoName,
     commit: &GitHash,
     source_dir: &str,
+    clean: bool,
 ) -> Result<(), runner::Input> {
     let archive = shared.mirror.archive(repo, commit).await;
     let archive = archive.map_err(|why| runner::Input::PrepareFailed {
         cause: InfraCause::SourceUnavailable,
         detail: format!("{:#}", anyhow::Error::from(why)),
     })?;
-    link.client.remove_all(&["."]).await.map_err(prepare_failed)?;
+    if !clean {
+        link.client.remove_all(&["."]).await.map_err(prepare_failed)?;
+    }
     link.client
         .put_tgz(source_dir, Upload::File(archive.path))
         .await
@@ -402,7 +414,7 @@ async fn lost(shared: &Shared, step: StepId, detail: String) {
     .await;
 }
 
-async fn release(shared: &Shared, link: &Link, machine: MachineId, halt: bool) {
+async fn release(shared: &Shared, link: &Link, machine: MachineId, halt: bool, clean: &AtomicBool) {
     let mut pause = Duration::from_secs(1);
     // Halted, it ends itself and comes back clean, one build for one registration: the pool says so.
     while let Err(why) = cleaned(link, halt).await {
@@ -414,6 +426,7 @@ async fn release(shared: &Shared, link: &Link, machine: MachineId, halt: bool) {
         pause = (pause * 2).min(Duration::from_secs(60));
     }
     if !halt {
+        clean.store(true, Ordering::Release);
         let _ = shared.inputs.send(Input::MachineFree { machine }).await;
     }
 }
@@ -426,13 +439,11 @@ async fn cleaned(link: &Link, halt: bool) -> Result<(), CallError> {
     }
 }
 
-/// Ends what runs on the machine, then removes what is there.
+/// Ends what runs on the machine, lets it forget what has ended, then removes what is there.
 async fn clean(link: &Link) -> Result<(), CallError> {
     if link.resumable {
         for exec in link.client.list_execs().await? {
-            if exec.running {
-                link.client.kill_exec(&exec.id).await?;
-            }
+            link.client.kill_exec(&exec.id).await?;
         }
     }
     link.client.remove_all(&["."]).await

@@ -20,6 +20,9 @@ const BATCH: usize = 512;
 /// How often what waits is explained anew for the pages, and what people asked for is read.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// To explain a long queue takes a while: at most one part in so many of the engine's time.
+const EXPLAINING: u32 = 20;
+
 /// Counts from the start of this process; reads the wall clock. The one clock of the coordinator.
 #[derive(Clone)]
 pub struct Clock(Instant);
@@ -48,8 +51,8 @@ pub fn wall() -> Timestamp {
 /// What readers see of the core without going through it.
 #[derive(Default)]
 pub struct Published {
-    pub waiting: Vec<schedule::Waiting>,
-    pub loans: Vec<WaitingLoan>,
+    pub waiting: Arc<Vec<schedule::Waiting>>,
+    pub loans: Arc<Vec<WaitingLoan>>,
     pub at: Timestamp,
     pub paused: Option<String>,
     /// Since when the store has refused writes, and why.
@@ -77,21 +80,28 @@ pub async fn run(
     if commit(&engine.store, &first.writes, &engine.board, &stop).await? {
         engine.drivers.perform(engine.drivers.aim(first.effects));
     }
-    let (mut looked, mut paused) = (None, None);
+    let (mut looked, mut paused, mut explain_at) = (None, None, Duration::ZERO);
     loop {
         let now = engine.clock.now();
         if looked.is_none_or(|looked| now.mono >= looked + LOOK_EVERY) {
             looked = Some(now.mono);
-            let trouble = read(&engine.board).store_trouble.clone();
-            let (waiting, loans) = farm.explain(now);
+            let old = read(&engine.board);
+            let (waiting, loans, at) = if now.mono >= explain_at {
+                let (waiting, loans) = farm.explain(now);
+                let ended = engine.clock.now().mono;
+                explain_at = ended + ended.saturating_sub(now.mono) * EXPLAINING;
+                (Arc::new(waiting), Arc::new(loans), now.wall)
+            } else {
+                (old.waiting.clone(), old.loans.clone(), old.at)
+            };
             publish(
                 &engine.board,
                 Published {
                     waiting,
                     loans,
-                    at: now.wall,
+                    at,
                     paused: paused.clone(),
-                    store_trouble: trouble,
+                    store_trouble: old.store_trouble.clone(),
                 },
             );
             // Wishes are a turn of their own, and the first one: whatever machines report may end what they are about.
@@ -205,10 +215,12 @@ async fn wishes(farm: &Farm, store: &Store) -> Vec<Input> {
 /// Of what a look at the store some time ago found missing, what is missing still.
 async fn unbuilt(store: &Store, wants: Vec<Want>) -> Vec<Want> {
     let mut missing = Vec::new();
-    for want in wants {
+    for of_commit in wants.chunk_by(|one, next| (&one.repo, &one.commit) == (&next.repo, &next.commit)) {
+        let Want { repo, commit, .. } = &of_commit[0];
         // What cannot be told is asked for again by the next comparison.
-        if let Ok(None) = store.build_of(&want.repo, &want.commit, &want.builder).await {
-            missing.push(want);
+        if let Ok(built) = store.builders_of(repo, commit).await {
+            let lacks = of_commit.iter().filter(|want| !built.contains(&want.builder));
+            missing.extend(lacks.cloned());
         }
     }
     missing

@@ -141,6 +141,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         store: store.clone(),
         mirror: mirror.clone(),
         inputs: inputs.clone(),
+        packing: std::sync::Mutex::default(),
     };
     parts.spawn(watch.run(stop.clone()));
     parts.spawn(until(

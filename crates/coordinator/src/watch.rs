@@ -12,6 +12,7 @@ use ids::{BranchName, GitHash, RepoName};
 use store::Store;
 use store::read::CommitRow;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -33,11 +34,19 @@ const HISTORY: usize = 300;
 /// Most commits that are recorded in one go; what lies below is dropped from the branch's line.
 const HISTORY_MAX: u64 = 20_000;
 
+/// So many commits a branch may have grown by to be taken in the short way.
+const GROWN: usize = 50;
+
+/// So many archives at once are made before they are asked for.
+const PACKED_AHEAD: usize = 2;
+
 pub struct Watch {
     pub config: Current,
     pub store: Store,
     pub mirror: Arc<MirrorService>,
     pub inputs: mpsc::Sender<Input>,
+    /// Ends with this value.
+    pub packing: std::sync::Mutex<JoinSet<()>>,
 }
 
 /// Up to which look each repository has been taken in. Only saves work: a restart takes all in again.
@@ -95,10 +104,19 @@ impl Watch {
         all: bool,
     ) -> anyhow::Result<bool> {
         let default = look.seen.as_ref().and_then(|seen| seen.default_branch.as_ref());
-        if new {
-            self.store
-                .record_repo_state(repo, default, look.error.as_deref(), engine::wall())
-                .await?;
+        let state = self
+            .store
+            .repos()
+            .await?
+            .into_iter()
+            .find(|row| &row.repo == repo);
+        // What is the same but for the time can wait until what is new has been asked for.
+        let same = state.is_some_and(|state| {
+            (default.is_none() || default == state.default_branch.as_ref())
+                && state.error.as_deref() == look.error.as_deref()
+        });
+        if new && !same {
+            self.record_state(repo, look).await?;
         }
         let mut done = true;
         if let Some(seen) = &look.seen {
@@ -118,7 +136,18 @@ impl Watch {
         }
         // Between rounds that follow each other at once, every branch would be compared far too often.
         self.compare(config, repo, conf, done || all).await?;
+        if new && same {
+            self.record_state(repo, look).await?;
+        }
         Ok(done)
+    }
+
+    async fn record_state(&self, repo: &RepoName, look: &Look) -> anyhow::Result<()> {
+        let default = look.seen.as_ref().and_then(|seen| seen.default_branch.as_ref());
+        self.store
+            .record_repo_state(repo, default, look.error.as_deref(), engine::wall())
+            .await?;
+        Ok(())
     }
 
     async fn perform(&self, repo: &RepoName, step: Step, backfill: u64) -> anyhow::Result<()> {
@@ -128,12 +157,8 @@ impl Watch {
                 info!("{repo} {branch} is gone");
                 Ok(())
             }
-            Step::Record {
-                branch,
-                head,
-                stored_depth,
-            } => self
-                .record(repo, &branch, &head, stored_depth, backfill)
+            Step::Record { branch, head, stored } => self
+                .record(repo, &branch, &head, stored, backfill)
                 .await
                 .with_context(|| format!("record branch `{branch}`")),
         }
@@ -144,14 +169,27 @@ impl Watch {
         repo: &RepoName,
         branch: &BranchName,
         head: &GitHash,
-        stored_depth: Option<u64>,
+        stored: Option<(GitHash, u64)>,
         backfill: u64,
     ) -> anyhow::Result<()> {
+        // What is recorded for the first time is mostly history.
+        if stored.is_some() {
+            self.pack_ahead(repo, head);
+        }
         let mirror = self.mirror.mirror(repo).await?;
-        let depth = mirror.depth(head).await?;
-        let fresh = stored_depth.map_or(0, |stored| depth.saturating_sub(stored) + 50);
-        let limit = fresh.clamp(HISTORY as u64, HISTORY_MAX).max(backfill);
-        let commits = mirror.first_parents(head, limit as usize).await?;
+        let grown = match &stored {
+            Some((old, depth)) => grown(&mirror, head, old, *depth).await?,
+            None => None,
+        };
+        let (commits, depth) = match grown {
+            Some(grown) => grown,
+            None => {
+                let depth = mirror.depth(head).await?;
+                let fresh = stored.map_or(0, |(_, stored)| depth.saturating_sub(stored) + 50);
+                let limit = fresh.clamp(HISTORY as u64, HISTORY_MAX).max(backfill);
+                (mirror.first_parents(head, limit as usize).await?, depth)
+            }
+        };
         let rows: Vec<CommitRow> = commits.into_iter().map(|commit| row(repo, commit)).collect();
         let change = self
             .store
@@ -164,6 +202,19 @@ impl Watch {
             change.replaced
         );
         Ok(())
+    }
+
+    /// Packs a commit that is about to be built while it is recorded and given machines. Whoever needs the archive
+    /// waits for this one, or makes it if it came to nothing.
+    fn pack_ahead(&self, repo: &RepoName, commit: &GitHash) {
+        let mut packing = self.packing.lock().expect("no holder panics");
+        while packing.try_join_next().is_some() {}
+        if packing.len() < PACKED_AHEAD {
+            let (mirror, repo, commit) = (self.mirror.clone(), repo.clone(), commit.clone());
+            packing.spawn(async move {
+                let _ = mirror.archive(&repo, &commit).await;
+            });
+        }
     }
 
     /// Asks for every cell that should have a build and has none, newest commits first: of all branches,
@@ -213,6 +264,19 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// The newest commits down to `old`, the head as stored, and the new head's depth, if that is a few commits on: to
+/// count all that are below takes a while in a long history.
+async fn grown(
+    mirror: &git::Mirror,
+    head: &GitHash,
+    old: &GitHash,
+    depth: u64,
+) -> anyhow::Result<Option<(Vec<git::Commit>, u64)>> {
+    let commits = mirror.first_parents(head, GROWN).await?;
+    let on = commits.iter().position(|commit| commit.hash == *old);
+    Ok(on.map(|on| (commits, depth + on as u64)))
 }
 
 fn row(repo: &RepoName, commit: git::Commit) -> CommitRow {

@@ -119,7 +119,6 @@ pub async fn build(
     };
     let history = history(&app, &detail).await?;
     let config = app.live.config();
-    let waiting = WaitView::all(&app.live.queue().waiting);
     let view = BuildPage {
         breakage: history.as_ref().and_then(|(branch, rows)| {
             let here = rows.iter().position(|row| row.commit.hash == detail.row.commit)?;
@@ -134,7 +133,7 @@ pub async fn build(
         commit: (&detail.commit).into(),
         branches: detail.branches.iter().map(|branch| branch.to_string()).collect(),
         attempts: detail.attempts.iter().map(AttemptView::from).collect(),
-        waiting: waiting.into_iter().find(|wait| wait.build == detail.row.build.0),
+        waiting: WaitView::of(&app.live.queue().waiting, detail.row.build),
         log,
         may_act: visit.may(Role::Contributor),
         proof: visit.form_proof().to_owned(),

@@ -46,7 +46,7 @@ pub trait Live: Send + Sync + 'static {
 /// All that waits, in order, as of a moment.
 #[derive(Debug, Clone, Default)]
 pub struct QueueView {
-    pub waiting: Vec<schedule::Waiting>,
+    pub waiting: Arc<Vec<schedule::Waiting>>,
     pub at: Timestamp,
     pub paused: Option<String>,
 }

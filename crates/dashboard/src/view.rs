@@ -183,6 +183,16 @@ impl WaitView {
         views
     }
 
+    /// Of one build, if it waits.
+    pub fn of(waiting: &[schedule::Waiting], build: ids::BuildId) -> Option<WaitView> {
+        let at = waiting.iter().position(|wait| wait.build == build)?;
+        let (wait, before) = (
+            &waiting[at],
+            at.checked_sub(1).map(|before| waiting[before].build.0),
+        );
+        Some(WaitView::new(wait, before.filter(|_| wait.ahead > 0)))
+    }
+
     fn new(wait: &schedule::Waiting, after: Option<u64>) -> WaitView {
         use schedule::Reason::*;
         let host = &wait.host_type;

@@ -164,6 +164,9 @@ pub struct Farm {
     config: Arc<Config>,
     scheduler: Scheduler,
     builds: BTreeMap<BuildId, Build>,
+    /// Those of them that run, by when each has to be looked at (mono); and the same by build.
+    due: BTreeSet<(Duration, BuildId)>,
+    due_of: BTreeMap<BuildId, Duration>,
     /// Unfinished builds by cell, so that no cell gets two.
     cells: BTreeSet<(RepoName, GitHash, BuilderName)>,
     machines: BTreeMap<MachineId, Machine>,
@@ -222,6 +225,8 @@ impl Farm {
             config,
             scheduler: Scheduler::new(limits),
             builds: BTreeMap::new(),
+            due: BTreeSet::new(),
+            due_of: BTreeMap::new(),
             cells: BTreeSet::new(),
             machines: BTreeMap::new(),
             loans: BTreeMap::new(),
@@ -285,12 +290,10 @@ impl Farm {
 
     /// When to send [`Input::Tick`] at the latest (mono).
     pub fn next_deadline(&self, now: Now) -> Option<Duration> {
-        let runners = self
-            .builds
-            .values()
-            .filter_map(|build| build.running.as_ref()?.runner.next_deadline());
+        let runners = self.due.first().map(|(at, _)| *at);
         let loans = self.loans.values().filter_map(Asked::ends);
         runners
+            .into_iter()
             .chain(loans)
             .chain(self.scheduler.next_deadline(now))
             .min()
@@ -324,12 +327,25 @@ impl Farm {
 
     /// `(waiting, running)`
     pub fn counts(&self) -> (usize, usize) {
-        let running = self
-            .builds
-            .values()
-            .filter(|build| build.running.is_some())
-            .count();
+        let running = self.due_of.len();
         (self.builds.len() - running, running)
+    }
+
+    /// Keeps [`Farm::due`] true of a build that may have begun, gone on or ended.
+    fn note_due(&mut self, id: BuildId) {
+        let running = self.builds.get(&id).and_then(|build| build.running.as_ref());
+        let at = running.map(|running| running.runner.next_deadline().unwrap_or(Duration::MAX));
+        let was = match at {
+            Some(at) => self.due_of.insert(id, at),
+            None => self.due_of.remove(&id),
+        };
+        if was == at {
+            return;
+        }
+        if let Some(was) = was {
+            self.due.remove(&(was, id));
+        }
+        self.due.extend(at.map(|at| (at, id)));
     }
 
     fn runs(&self, attempt: AttemptId) -> bool {
@@ -388,6 +404,7 @@ impl Farm {
             // Out of reach or not, it runs and counts: for its builder's limit, and for who waits for its machine.
             self.busy(now, machine, host_type, builder, stored.build, since, step);
         }
+        self.note_due(stored.build);
         self.perform(now, stored.build, actions, step);
     }
 
@@ -531,6 +548,7 @@ impl Farm {
             runner,
             cancels: BTreeSet::new(),
         });
+        self.note_due(id);
         self.perform(now, id, actions, step);
     }
 
@@ -544,6 +562,7 @@ impl Farm {
         };
         if running.attempt == attempt {
             let actions = running.runner.handle(now, event);
+            self.note_due(attempt.build);
             self.perform(now, attempt.build, actions, step);
         }
     }
@@ -609,6 +628,7 @@ impl Farm {
         let Some(running) = build.running.take() else {
             return;
         };
+        self.note_due(id);
         let at = now.wall;
         step.writes.push(Write::AttemptEnded {
             attempt: running.attempt,
@@ -857,13 +877,11 @@ impl Farm {
     }
 
     fn tick(&mut self, now: Now, step: &mut Step) {
-        let due: Vec<AttemptId> = self
-            .builds
-            .values()
-            .filter_map(|build| build.running.as_ref())
-            .filter(|running| running.runner.next_deadline().is_some_and(|at| at <= now.mono))
-            .map(|running| running.attempt)
+        let due = self.due.iter().take_while(|(at, _)| *at <= now.mono);
+        let mut due: Vec<AttemptId> = due
+            .filter_map(|(_, id)| Some(self.builds.get(id)?.running.as_ref()?.attempt))
             .collect();
+        due.sort_unstable();
         for attempt in due {
             self.attempt(now, attempt, runner::Input::Tick, step);
         }

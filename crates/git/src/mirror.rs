@@ -117,6 +117,15 @@ impl Mirror {
         })
     }
 
+    /// Brings what the upstream has that the mirror has not, without asking it for more: half the time of
+    /// [`Mirror::fetch`], for when somebody says that there is news. What is gone upstream stays, and
+    /// whatever is wrong is for [`Mirror::fetch`] to find out and mend. The branch heads afterwards.
+    pub async fn fetch_new(&self, upstream: &Upstream) -> Result<BTreeMap<BranchName, GitHash>, GitError> {
+        let _writing = self.writing.lock().await;
+        take(&self.git, upstream, &[]).await?;
+        Ok(branches(&refs(&self.git).await?))
+    }
+
     /// Lets the next fetch look whether the mirror is whole.
     pub fn doubt(&self) {
         self.suspect.store(true, Ordering::SeqCst);
@@ -300,7 +309,11 @@ async fn listed(git: &Git, upstream: &Upstream) -> Result<(Refs, Option<BranchNa
 
 /// Makes the branches and tags those of the upstream.
 async fn fill(git: &Git, upstream: &Upstream) -> Result<(), GitError> {
-    let options = ["--progress", "--prune", "--no-tags", "--no-write-fetch-head"];
+    take(git, upstream, &["--prune"]).await
+}
+
+async fn take(git: &Git, upstream: &Upstream, more: &[&str]) -> Result<(), GitError> {
+    let options = [&["--progress", "--no-tags", "--no-write-fetch-head"], more].concat();
     let specs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
     let printed = git.upstream(upstream, "fetch", &options, &specs).await?;
     // Git takes nothing, warns, and is content.

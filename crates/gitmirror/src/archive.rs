@@ -70,19 +70,30 @@ impl Archives {
         made
     }
 
+    /// The archive of the commit if it is there.
+    pub fn there(&self, commit: &GitHash) -> Option<Archive> {
+        let path = self.path(commit);
+        let meta = fs::metadata(&path).ok()?;
+        // Used: it goes to the end of the line of those to be deleted.
+        let _ = File::options()
+            .append(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(std::time::SystemTime::now()));
+        Some(Archive {
+            path,
+            bytes: meta.len(),
+        })
+    }
+
+    fn path(&self, commit: &GitHash) -> PathBuf {
+        self.dir.join(format!("{commit}.tar.gz"))
+    }
+
     async fn get_alone(&self, mirror: &Mirror, commit: &GitHash) -> Result<Archive, ArchiveError> {
-        let path = self.dir.join(format!("{commit}.tar.gz"));
-        if let Ok(meta) = fs::metadata(&path) {
-            // Used: it goes to the end of the line of those to be deleted.
-            let _ = File::options()
-                .append(true)
-                .open(&path)
-                .and_then(|file| file.set_modified(std::time::SystemTime::now()));
-            return Ok(Archive {
-                path,
-                bytes: meta.len(),
-            });
+        if let Some(archive) = self.there(commit) {
+            return Ok(archive);
         }
+        let path = self.path(commit);
         let io = |source| ArchiveError::Io {
             path: path.clone(),
             source,

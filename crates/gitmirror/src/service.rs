@@ -15,6 +15,9 @@ use crate::archive::{Archive, ArchiveError, Archives};
 /// Longest pause after errors.
 const BACK_OFF_MAX: Duration = Duration::from_secs(600);
 
+/// What a hook brought is taken at once; what else has changed is looked at so much later.
+const AFTER_GLANCE: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepoConfig {
     pub name: RepoName,
@@ -172,6 +175,11 @@ impl MirrorService {
     /// A tar.gz of a commit, from the cache or made now; one at a time for each commit. A commit that
     /// the mirror lacks is looked for upstream once, and so is one that cannot be read.
     pub async fn archive(&self, name: &RepoName, commit: &GitHash) -> Result<Archive, ArchiveError> {
+        self.wanted(name)?;
+        // A hash means the same for ever: for most builds of a commit no git is run.
+        if let Some(archive) = self.archives.there(commit) {
+            return Ok(archive);
+        }
         self.archive_of(name, commit.as_str())
             .await
             .map(|(archive, _)| archive)
@@ -241,13 +249,49 @@ impl MirrorService {
                     repo.config.poll.max(patience).min(BACK_OFF_MAX)
                 }
             };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = repo.stop.cancelled() => return,
-                () = repo.poke.notified() => {}
-                () = tokio::time::sleep(pause) => {}
+            let mut due = tokio::time::Instant::now() + pause;
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = repo.stop.cancelled() => return,
+                    () = repo.poke.notified() => {}
+                    () = tokio::time::sleep_until(due) => break,
+                }
+                let glanced = tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = repo.stop.cancelled() => return,
+                    glanced = self.glance(&repo) => glanced,
+                };
+                if !glanced {
+                    break;
+                }
+                due = due.min(tokio::time::Instant::now() + AFTER_GLANCE);
             }
         }
+    }
+
+    /// Fetches what is new, without a whole look, when the last one went well. `false`: a look has to tell.
+    async fn glance(&self, repo: &Repo) -> bool {
+        let seen = {
+            let look = repo.look.lock().expect("no holder panics");
+            look.seen.clone().filter(|_| look.error.is_none())
+        };
+        // What a first look has to find out is not known yet.
+        let Some(seen) = seen.filter(|seen| !seen.heads.is_empty()) else {
+            return false;
+        };
+        let fetched = async { self.open(repo).await?.fetch_new(&repo.config.upstream).await }.await;
+        let Ok(heads) = fetched else { return false };
+        {
+            let mut look = repo.look.lock().expect("no holder panics");
+            look.count += 1;
+            look.seen = Some(Arc::new(Seen {
+                heads,
+                default_branch: seen.default_branch.clone(),
+            }));
+        }
+        self.news.notify_one();
+        true
     }
 
     /// Looks at the upstream, and says what came of it to whoever asks.

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use farm::{MachineFacts, Restored, RestoredAttempt, RestoredBuild, RestoredStep};
@@ -129,6 +129,23 @@ impl Store {
                     .fetch_optional(&self.read)
                     .await?;
             row.map(|row| Columns::of(&row).build_id()).transpose()
+        })
+        .await
+    }
+
+    /// The builders that have a build of a commit.
+    pub async fn builders_of(
+        &self,
+        repo: &RepoName,
+        commit: &GitHash,
+    ) -> Result<BTreeSet<BuilderName>, StoreError> {
+        self.within(async {
+            let found = sqlx::query("SELECT builder FROM builds WHERE repo = $1 AND commit_hash = $2")
+                .bind(repo.as_str())
+                .bind(commit.as_str())
+                .fetch_all(&self.read)
+                .await?;
+            found.iter().map(|row| Columns::of(row).name()).collect()
         })
         .await
     }

@@ -1,5 +1,6 @@
 //! What is run by hand: `cargo run --release -p xtask -- simulate --seeds 100000`.
 
+mod bench;
 mod schedule_bench;
 mod simulate;
 
@@ -11,6 +12,10 @@ usage: xtask COMMAND
   simulate [--seeds N] [--from S]   simulate farms of the seeds S to S+N-1; at the first that breaks an
                                     invariant, print the shortest script found for it, and exit 1
   schedule-bench                    time the scheduler alone, up to 1,000,000 builds and 10,000 machines
+  bench [ROW...] [--buildbot VENV] [--size N]
+                                    start real farms, measure them and print a table; all rows, or B1, B2, ...
+                                    --buildbot: with Buildbot of that virtual environment beside it
+                                    --size: instead of the row's own number of builders, pushes, lines or builds
 ";
 
 fn main() -> std::process::ExitCode {
@@ -30,16 +35,21 @@ fn run() -> Result<std::process::ExitCode, lexopt::Error> {
         _ => return Err("wanted a command".into()),
     };
     let (mut seeds, mut from) = (10_000, 0);
+    let mut bench = bench::Wanted::default();
     while let Some(arg) = parser.next()? {
         match (command.as_str(), arg) {
             ("simulate", Arg::Long("seeds")) => seeds = parser.value()?.parse()?,
             ("simulate", Arg::Long("from")) => from = parser.value()?.parse()?,
+            ("bench", Arg::Long("buildbot")) => bench.buildbot = Some(parser.value()?.into()),
+            ("bench", Arg::Long("size")) => bench.size = Some(parser.value()?.parse()?),
+            ("bench", Arg::Value(row)) => bench.rows.push(row.string()?),
             (_, arg) => return Err(arg.unexpected()),
         }
     }
     match command.as_str() {
         "simulate" => Ok(simulate::run(from, seeds)),
         "schedule-bench" => Ok(schedule_bench::run()),
+        "bench" => Ok(bench::run(&bench)),
         other => Err(format!("no command `{other}`").into()),
     }
 }

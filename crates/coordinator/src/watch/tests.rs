@@ -60,6 +60,7 @@ impl World {
                 store,
                 mirror,
                 inputs,
+                packing: std::sync::Mutex::default(),
             },
             wants,
             taken_in: TakenIn::new(),

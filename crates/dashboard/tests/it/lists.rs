@@ -1,6 +1,7 @@
 //! The front page, lists, one machine, one builder, one commit, the queue, status, search.
 
 use axum::http::header;
+use std::sync::Arc;
 
 use crate::world::*;
 
@@ -247,7 +248,7 @@ async fn the_queue_says_who_is_before_whom_and_why() {
         let mut queue = world.live.queue.lock().unwrap();
         let limit = schedule::Reason::BuilderLimit { running: 1, max: 1 };
         let second = world.wait(25, "linux-race", "linux", 1, limit);
-        queue.waiting.insert(1, second);
+        Arc::make_mut(&mut queue.waiting).insert(1, second);
         queue.paused = Some("the disk is nearly full".to_owned());
     }
     let json = world.json("/queue").await;

@@ -554,7 +554,7 @@ pub async fn farm(then: i64) -> World {
     race.starts = Some(world.at(25_400));
     let mac = world.wait(24, "mac-arm64", "mac", 0, schedule::Reason::NoMachine);
     *world.live.queue.lock().unwrap() = QueueView {
-        waiting: vec![race, mac],
+        waiting: Arc::new(vec![race, mac]),
         at: world.at(25_320),
         paused: None,
     };
