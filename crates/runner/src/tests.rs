@@ -242,6 +242,11 @@ fn cancelling_kills_first_and_wins_over_whatever_the_step_says() {
         ",
     );
     check(1, "1s cancel -> cancelled by ann");
+    // Nobody is there to be killed: nothing is waited for.
+    check(
+        1,
+        "1s prepared -> started 0, start 0\n2s unlink ->\n3s cancel -> ended 0 bad, cancelled by ann",
+    );
     check(
         1,
         "1s prepared -> started 0, start 0\n2s cancel -> kill 0\n3s gone -> cancelled by ann",
