@@ -228,6 +228,11 @@ impl Check<'_> {
                 let bad =
                     |key: &str| key.is_empty() || key.contains(|c: char| c.is_whitespace() || c.is_control());
                 match entry.split_once('=') {
+                    Some((_, value)) if bad_secret(value) => self.read.refuse(
+                        item,
+                        "names no secret that there could be",
+                        "wanted `KEY=secret:NAME`, the name of letters, digits, `-`, `_` and `.`",
+                    ),
                     Some((key, value)) if !bad(key) && !value.contains('\0') => {
                         Some((key.to_owned(), value.to_owned()))
                     }
@@ -338,6 +343,14 @@ fn names_in<'t>(root: &'t Table, kind: &str) -> Vec<&'t str> {
         Some(Value::Table(table)) => table.keys().map(String::as_str).collect(),
         _ => Vec::new(),
     }
+}
+
+/// Whether a value refers to a secret by a name that could be no file's in a folder.
+fn bad_secret(value: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    value
+        .strip_prefix("secret:")
+        .is_some_and(|name| name.is_empty() || name.starts_with('.') || !name.chars().all(plain))
 }
 
 /// Names of what has no type of its own: forges, policies, environments. The rule is that of

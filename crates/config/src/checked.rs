@@ -27,6 +27,12 @@ pub struct Farm {
     /// when none is given.
     pub listen_https: Option<SocketAddr>,
     pub tls: Option<TlsFiles>,
+    /// Names that the farm answers to, besides that of `public_url`, `localhost` and addresses.
+    pub names: Vec<String>,
+    /// Reading needs a token.
+    pub closed: bool,
+    /// A file for each secret, called by its name. `None`: `secrets` in the state folder.
+    pub secrets: Option<PathBuf>,
     pub store: StoreUrl,
     /// Below this much free space in the state folder no build starts. Bytes.
     pub disk_floor: u64,

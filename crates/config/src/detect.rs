@@ -365,15 +365,17 @@ fn python(tree: &Tree<'_>) -> Option<(&'static str, Vec<Step>)> {
     if tree.has("requirements.txt") && !package {
         wanted.push("-r requirements.txt".to_owned());
     }
-    if pytest {
-        wanted.push("pytest".to_owned());
-    }
-    let mut steps = vec![tree.args("venv", &["python3", "-m", "venv", ".venv"])];
-    if !wanted.is_empty() {
-        steps.push(tree.shell(
-            "install",
-            format!(".venv/bin/python -m pip install {}", wanted.join(" ")),
-        ));
+    let install =
+        (!wanted.is_empty()).then(|| format!(".venv/bin/python -m pip install {}", wanted.join(" ")));
+    // What the machine has is seen, so that nothing is fetched that is there.
+    let venv = ["python3", "-m", "venv", "--system-site-packages", ".venv"];
+    let mut steps = vec![tree.args("venv", &venv)];
+    let with_pytest = pytest.then(|| {
+        ".venv/bin/python -c 'import pytest' 2>/dev/null || .venv/bin/python -m pip install pytest".to_owned()
+    });
+    let install: Vec<String> = install.into_iter().chain(with_pytest).collect();
+    if !install.is_empty() {
+        steps.push(tree.shell("install", install.join("\n")));
     }
     if pytest {
         steps.push(tree.shell("test", ".venv/bin/python -m pytest"));

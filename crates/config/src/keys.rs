@@ -132,6 +132,24 @@ pub(crate) const FARM: &[Key] = &[
     ),
     key("tls_key", "file", "", "Its private key, PEM"),
     key(
+        "names",
+        "list of host names",
+        "none",
+        "Names that the farm answers to besides that of `public_url`, `localhost` and addresses; any other gets 421",
+    ),
+    key(
+        "reading",
+        "`\"open\"` or `\"closed\"`",
+        "`\"open\"`",
+        "Who reads pages, logs and metrics: anybody, or holders of a token",
+    ),
+    key(
+        "secrets",
+        "folder",
+        "`secrets` in `state_dir`",
+        "A file for each secret; `env = [\"TOKEN=secret:NAME\"]` gives a step what is in the file NAME",
+    ),
+    key(
         "store",
         "`\"embedded\"` or `postgres://` URL",
         "`\"embedded\"`",

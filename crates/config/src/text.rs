@@ -80,6 +80,15 @@ fn farm(out: &mut String, farm: &Farm) {
         line(out, "tls_cert", text(&tls.cert.to_string_lossy()));
         line(out, "tls_key", text(&tls.key.to_string_lossy()));
     }
+    if !farm.names.is_empty() {
+        line(out, "names", texts(&farm.names));
+    }
+    if farm.closed {
+        line(out, "reading", text("closed"));
+    }
+    if let Some(folder) = &farm.secrets {
+        line(out, "secrets", text(&folder.to_string_lossy()));
+    }
     match &farm.store {
         StoreUrl::Embedded => {}
         StoreUrl::Postgres(_) => out.push_str("# store = \"postgres://…\": the address is left out here\n"),

@@ -12,12 +12,12 @@ mod pass; // one request to one machine
 mod who; // whose request it is
 mod wire; // heads and JSON
 
-use axum::Router;
 use axum::routing::any;
 use buildlet_api::MasterKey;
 use farm::Input;
 use store::Store;
 use tokio::sync::mpsc;
+use web::Tokens;
 
 use crate::Current;
 use crate::drive::Connected;
@@ -33,6 +33,7 @@ pub use buildlet_api::wire::BUILDLET_PROXY as PROXY;
 pub struct Gomotes {
     pub config: Current,
     pub store: Store,
+    pub tokens: Tokens,
     pub board: Board,
     pub master: MasterKey,
     pub inputs: mpsc::Sender<Input>,
@@ -54,9 +55,10 @@ pub fn waiting(loans: &[farm::WaitingLoan]) -> Vec<dashboard::WaitingLoan> {
     loans.iter().map(one).collect()
 }
 
-pub fn routes(gomotes: Gomotes) -> Router {
-    Router::new()
-        .route("/buildlet/create", any(lend::create))
-        .route("/buildlet/list", any(lend::list))
-        .with_state(gomotes)
+/// Its requests show credentials of their own: see `who`.
+pub fn table() -> web::Table<Gomotes> {
+    vec![
+        ("/buildlet/create", any(lend::create)),
+        ("/buildlet/list", any(lend::list)),
+    ]
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderName, StatusCode, Uri, header};
 use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -29,7 +29,7 @@ use web::{Door, Frame, RawHandler, RawHead, RawStream, Server, Site};
 
 use crate::engine::{self, Board};
 use crate::gomote::{self, Gomotes};
-use crate::known::known;
+use crate::known::{Least, known};
 use crate::upkeep::Refused;
 use crate::{Current, current};
 
@@ -76,27 +76,30 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut doors = vec![Door::Plain(http)];
     doors.extend(https.map(|(listener, tls)| Door::Tls(listener, tls)));
-    let outside = Router::new()
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(service.clone());
-    let known = |least: Role| from_fn_with_state((service.store.clone(), least), known);
-    let routes = outside
-        .merge(gomote::routes(service.gomotes.clone()))
-        .merge(gitmirror::status(service.mirror.clone()))
-        .merge(gitmirror::archives(service.mirror.clone()).layer(known(Role::Reader)))
-        .merge(gitmirror::hooks(service.mirror.clone()).layer(known(Role::Contributor)))
-        .fallback_service(pages(&service, &stop));
+    let tokens = service.gomotes.tokens.clone();
+    let known = |role: Role| {
+        let tokens = tokens.clone();
+        from_fn_with_state(Least { tokens, role }, known)
+    };
+    let mirror = |table: gitmirror::Table| web::router(table).with_state(service.mirror.clone());
+    let (site, pages) = pages(&service, &stop);
+    let routes = web::router(table())
+        .with_state(service.clone())
+        .merge(web::router(gomote::table()).with_state(service.gomotes.clone()))
+        .merge(mirror(gitmirror::status()))
+        .merge(mirror(gitmirror::archives()).layer(known(Role::Reader)))
+        .merge(mirror(gitmirror::hooks()).layer(known(Role::Contributor)))
+        .fallback_service(pages);
     // Around the router, not in it: the path is changed before it is routed by.
     let router = Router::new()
         .fallback_service(routes)
         .layer(map_request(async |request| archive_path(request)));
+    let router = site.fence(router, &OPEN);
     let raw = Arc::new(Raw {
         reverse: service.reverse,
         gomotes: service.gomotes,
     });
-    let raw_paths = vec!["/reverse".to_owned(), "/revdial".to_owned()];
+    let raw_paths = RAW_PATHS.map(str::to_owned).to_vec();
     let server = Server {
         router,
         raw_paths,
@@ -105,6 +108,45 @@ pub async fn run(
         limits: web::Limits::default(),
     };
     web::serve(doors, server, stop).await.context("serve HTTP")
+}
+
+/// Where machines that dial in register and bring their connections; they show keys.
+const RAW_PATHS: [&str; 2] = ["/reverse", "/revdial"];
+
+/// Open where reading needs a token: whether the farm lives, which tells nothing of it, and what asks for credentials
+/// of its own.
+const OPEN: [&str; 6] = [
+    "/healthz",
+    "/readyz",
+    "/hook",
+    "/hook/",
+    "/buildlet/create",
+    "/buildlet/list",
+];
+
+/// What is for programs that look after the farm.
+fn table() -> web::Table<Service> {
+    vec![
+        ("/healthz", get(async || "ok\n")),
+        ("/readyz", get(ready)),
+        ("/metrics", get(metrics)),
+    ]
+}
+
+/// Every address that a farm answers at, as its routers have them. A test of `burrow` has a row for each that says who
+/// may what there.
+pub fn endpoints() -> Vec<String> {
+    let mut all = web::paths();
+    let mut add = |paths: Vec<&'static str>| all.extend(paths.into_iter().map(str::to_owned));
+    add(table().into_iter().map(|(path, _)| path).collect());
+    add(gomote::table().into_iter().map(|(path, _)| path).collect());
+    for table in [gitmirror::status(), gitmirror::archives(), gitmirror::hooks()] {
+        add(table.into_iter().map(|(path, _)| path).collect());
+    }
+    add(dashboard::paths());
+    add(dashboard::gomote_paths());
+    add(RAW_PATHS.to_vec());
+    all
 }
 
 /// Archives asked for as of golang/build's gitmirror.
@@ -241,9 +283,9 @@ async fn metrics(State(service): State<Service>) -> Result<impl IntoResponse, (S
     ))
 }
 
-fn pages(service: &Service, stop: &CancellationToken) -> Router {
+fn pages(service: &Service, stop: &CancellationToken) -> (Site, Router) {
     let live = Arc::new(Lives(service.clone()));
-    let site = Site::new(service.store.clone(), live.clone(), stop.clone());
+    let site = Site::new(service.gomotes.tokens.clone(), live.clone(), stop.clone());
     let dashboard = Dashboard {
         store: service.store.clone(),
         logs: service.logs.clone(),
@@ -255,7 +297,8 @@ fn pages(service: &Service, stop: &CancellationToken) -> Router {
         store: service.store.clone(),
         waiting: Arc::new(move || gomote::waiting(&engine::read(&board).loans)),
     };
-    site.wrap(dashboard::routes(dashboard).merge(dashboard::gomotes(gomotes)))
+    let pages = site.wrap(dashboard::routes(dashboard).merge(dashboard::gomotes(gomotes)));
+    (site, pages)
 }
 
 /// What pages see of this process.
@@ -343,6 +386,18 @@ fn seen(look: &Look) -> String {
 impl Frame for Lives {
     fn farm(&self) -> String {
         current(&self.0.config).farm.name.clone()
+    }
+
+    fn closed(&self) -> bool {
+        current(&self.0.config).farm.closed
+    }
+
+    fn names(&self) -> Vec<String> {
+        let config = current(&self.0.config);
+        let url = config.farm.public_url.as_deref().unwrap_or_default();
+        let url = url.parse::<Uri>().ok();
+        let own = url.as_ref().and_then(|url| url.host()).map(str::to_owned);
+        own.into_iter().chain(config.farm.names.iter().cloned()).collect()
     }
 
     fn alarm(&self) -> Option<String> {

@@ -6,27 +6,33 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use store::Store;
 use store::read::Role;
-use web::ConnectionInfo;
+use web::{Client, ConnectionInfo, TokenError, Tokens};
 
 use crate::engine;
 
-/// Lets pass who asks from this machine, and who shows a token of at least that role.
-pub async fn known(
-    State((store, least)): State<(Store, Role)>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Response> {
+/// Who may pass.
+#[derive(Clone)]
+pub struct Least {
+    pub tokens: Tokens,
+    pub role: Role,
+}
+
+/// Lets pass who asks from this machine, and who shows a token of at least that role. Where reading needs a token, the
+/// fence has asked for one before.
+pub async fn known(State(least): State<Least>, request: Request, next: Next) -> Result<Response, Response> {
     let refuse = |status: StatusCode, why: &str| (status, format!("{why}\n")).into_response();
+    let peer = request.extensions().get::<ConnectionInfo>();
+    let peer = peer.map_or(IpAddr::from([0; 4]), |info| info.peer.ip());
+    let client = Client::of(peer, request.headers());
     match bearer(request.headers()) {
-        Some(secret) => match store.check_token(secret, engine::wall()).await {
-            Ok(Some(token)) if token.role >= least => {}
+        Some(secret) => match least.tokens.check(client, secret, engine::wall()).await {
+            Ok(Some(token)) if token.role >= least.role => {}
             Ok(Some(token)) => {
                 let why = format!(
                     "the token `{}` may not do this; wanted one of role {} or higher",
                     token.name,
-                    word(least)
+                    word(least.role)
                 );
                 return Err(refuse(StatusCode::FORBIDDEN, &why));
             }
@@ -34,7 +40,10 @@ pub async fn known(
                 let why = "there is no such token; it may have been revoked or have expired";
                 return Err(refuse(StatusCode::UNAUTHORIZED, why));
             }
-            Err(_) => {
+            Err(why @ TokenError::TooMany) => {
+                return Err(refuse(StatusCode::TOO_MANY_REQUESTS, &why.to_string()));
+            }
+            Err(TokenError::Store(_)) => {
                 return Err(refuse(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "the store does not answer",
@@ -42,15 +51,11 @@ pub async fn known(
             }
         },
         None => {
-            let peer = request
-                .extensions()
-                .get::<ConnectionInfo>()
-                .map(|info| info.peer.ip());
-            if !peer.is_some_and(|peer| is_local(peer, request.headers())) {
+            if !is_local(peer, request.headers()) {
                 let why = format!(
                     "from elsewhere than the farm's own machine this needs a token of role {} or higher: \
                      send `Authorization: Bearer TOKEN`; `burrow token new NAME` makes one",
-                    word(least)
+                    word(least.role)
                 );
                 let mut response = refuse(StatusCode::UNAUTHORIZED, &why);
                 let ask = header::HeaderValue::from_static("Bearer");
@@ -83,6 +88,10 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// a page of another site, which may call this machine by any name.
 fn is_local(peer: IpAddr, headers: &HeaderMap) -> bool {
     let foreign = ["forwarded", "x-forwarded-for", "x-real-ip", "via", "origin"];
+    let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
+    if !matches!(site, None | Some(b"same-origin" | b"none")) {
+        return false;
+    }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let host = host.and_then(|host| host.parse::<Uri>().ok());
     let host = host.as_ref().and_then(|uri| uri.host()).unwrap_or_default();
@@ -129,6 +138,16 @@ mod tests {
             "127.0.0.1",
             &[("host", "localhost"), ("origin", "https://elsewhere.example")],
             false,
+        );
+        check(
+            "127.0.0.1",
+            &[("host", "localhost"), ("sec-fetch-site", "cross-site")],
+            false,
+        );
+        check(
+            "127.0.0.1",
+            &[("host", "localhost"), ("sec-fetch-site", "none")],
+            true,
         );
     }
 }

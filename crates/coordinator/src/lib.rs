@@ -18,6 +18,7 @@ mod pools;
 mod upkeep;
 mod watch;
 
+pub use http::endpoints;
 pub use lock::{StateLock, take as lock};
 
 use std::ffi::OsString;
@@ -152,6 +153,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let gomotes = gomote::Gomotes {
         config: holds.clone(),
         store: store.clone(),
+        tokens: store.clone().into(),
         board: board.clone(),
         master,
         inputs: inputs.clone(),

@@ -62,10 +62,19 @@ struct LentView {
 
 /// To be merged into what [`web::Site::wrap`] wraps.
 pub fn gomotes(gomotes: Gomotes) -> Router {
-    Router::new()
-        .route("/gomotes", get(list))
-        .route("/gomotes/{name}/destroy", post(destroy))
-        .with_state(gomotes)
+    web::router(table()).with_state(gomotes)
+}
+
+fn table() -> web::Table<Gomotes> {
+    vec![
+        ("/gomotes", get(list)),
+        ("/gomotes/{name}/destroy", post(destroy)),
+    ]
+}
+
+/// The paths of [`gomotes`].
+pub fn gomote_paths() -> Vec<&'static str> {
+    table().into_iter().map(|(path, _)| path).collect()
 }
 
 /// Their owner may end loans, and so may admins.

@@ -33,7 +33,7 @@ use ids::Timestamp;
 use store::Store;
 use web::Site;
 
-pub use gomotes::{Gomotes, WaitingLoan, gomotes};
+pub use gomotes::{Gomotes, WaitingLoan, gomote_paths, gomotes};
 pub use routes::{paths, routes};
 
 /// What lives in the coordinator's memory and is worth a look.

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::response::sse::Event;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{get, post};
 use blobs::LogStore;
 use futures_util::stream;
 use ids::{BranchName, BuildId, RepoName};
@@ -29,7 +29,7 @@ pub struct App {
 }
 
 /// Every address there is. `docs/api.md` tells what each answers; a test holds the two together.
-fn table() -> Vec<(&'static str, MethodRouter<App>)> {
+fn table() -> web::Table<App> {
     vec![
         ("/", get(farm::farm)),
         ("/repo/{repo}", get(grid::repo)),
@@ -69,10 +69,7 @@ pub fn routes(dashboard: Dashboard) -> Router {
         known: log::Known::default(),
         grids: grid::Grids::default(),
     };
-    let router = table()
-        .into_iter()
-        .fold(Router::new(), |router, (path, route)| router.route(path, route));
-    router.with_state(app)
+    web::router(table()).with_state(app)
 }
 
 /// A name or number in an address.

@@ -1,12 +1,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use git::GitError;
 use ids::RepoName;
 use serde::Deserialize;
@@ -18,29 +17,29 @@ use crate::{ArchiveError, Look, MirrorService};
 /// Goes up when equal commits would come as other bytes.
 const ENCODER: u32 = 1;
 
+/// Addresses and what answers at them.
+pub type Table = Vec<(&'static str, MethodRouter<Arc<MirrorService>>)>;
+
 /// `GET /v1/repos/REPO/archive/REV.tar.gz` and `GET /archive/REPO.tar.gz?rev=REV`. The code itself: who
 /// may have it is the caller's to ask.
-pub fn archives(service: Arc<MirrorService>) -> Router {
-    Router::new()
-        .route("/v1/repos/{repo}/archive/{*rev}", get(by_path))
-        .route("/archive/{file}", get(by_query))
-        .with_state(service)
+pub fn archives() -> Table {
+    vec![
+        ("/v1/repos/{repo}/archive/{*rev}", get(by_path)),
+        ("/archive/{file}", get(by_query)),
+    ]
 }
 
 /// `POST /hook` and `POST /hook/REPO`: look at the upstream at once. Who may is the caller's to ask.
-pub fn hooks(service: Arc<MirrorService>) -> Router {
-    Router::new()
-        .route("/hook", post(hook_all))
-        .route("/hook/{repo}", post(hook))
-        .with_state(service)
+pub fn hooks() -> Table {
+    vec![("/hook", post(hook_all)), ("/hook/{repo}", post(hook))]
 }
 
 /// `GET /mirror/`, as Go's coordinator reads it, and `GET /mirror/status.json`.
-pub fn status(service: Arc<MirrorService>) -> Router {
-    Router::new()
-        .route("/mirror/", get(status_page))
-        .route("/mirror/status.json", get(status_json))
-        .with_state(service)
+pub fn status() -> Table {
+    vec![
+        ("/mirror/", get(status_page)),
+        ("/mirror/status.json", get(status_json)),
+    ]
 }
 
 /// Where an archive asked for by golang/build's own path is: `/widget.tar.gz` at `/archive/widget.tar.gz`.

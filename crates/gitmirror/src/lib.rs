@@ -8,5 +8,5 @@ mod http;
 mod service;
 
 pub use archive::{Archive, ArchiveError};
-pub use http::{archives, hooks, own_path, status};
+pub use http::{Table, archives, hooks, own_path, status};
 pub use service::{Look, MirrorService, RepoConfig, Seen};

@@ -9,6 +9,7 @@ use axum::routing::get;
 use http::header;
 use sha2::{Digest, Sha256};
 
+use crate::table::{Table, router};
 use crate::visit::hex;
 
 pub(crate) static STYLE: Asset = Asset {
@@ -63,10 +64,19 @@ impl Asset {
 }
 
 pub(crate) fn routes() -> Router {
-    [&STYLE, &SCRIPT, &ICON]
-        .into_iter()
-        .fold(Router::new(), |router, asset| {
-            router.route(asset.url(), get(move || async move { asset.answer(FOR_EVER) }))
-        })
-        .route("/favicon.ico", get(|| async { ICON.answer(FOR_A_DAY) }))
+    router(table())
+}
+
+pub(crate) fn paths() -> Vec<String> {
+    table().into_iter().map(|(path, _)| path.to_owned()).collect()
+}
+
+fn table() -> Table<()> {
+    let own = |asset: &'static Asset, keep: &'static str| get(move || async move { asset.answer(keep) });
+    vec![
+        (STYLE.url(), own(&STYLE, FOR_EVER)),
+        (SCRIPT.url(), own(&SCRIPT, FOR_EVER)),
+        (ICON.url(), own(&ICON, FOR_EVER)),
+        ("/favicon.ico", own(&ICON, FOR_A_DAY)),
+    ]
 }

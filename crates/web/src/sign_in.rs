@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::page::{Page, Section};
 use crate::problem::Problem;
 use crate::site::Site;
+use crate::table::{Table, router};
 use crate::visit::{Visit, Who, role_name};
 
 /// Holds the token itself: it is as revocable as the token, and a script cannot read it.
@@ -50,10 +51,18 @@ struct SignInView {
 }
 
 pub(crate) fn routes(site: Site) -> Router {
-    Router::new()
-        .route("/signin", get(show).post(sign_in))
-        .route("/signout", axum::routing::post(sign_out))
-        .with_state(site)
+    router(table()).with_state(site)
+}
+
+fn table() -> Table<Site> {
+    vec![
+        ("/signin", get(show).post(sign_in)),
+        ("/signout", axum::routing::post(sign_out)),
+    ]
+}
+
+pub(crate) fn paths() -> Vec<String> {
+    table().into_iter().map(|(path, _)| path.to_owned()).collect()
 }
 
 async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Response {
@@ -96,7 +105,7 @@ async fn sign_in(
     let token = form.token.trim();
     let plain = !token.is_empty() && token.len() <= LONGEST_TOKEN && token.bytes().all(is_cookie_byte);
     let found = if plain {
-        site.store.check_token(token, visit.now).await
+        site.tokens.check(visit.client, token, visit.now).await
     } else {
         Ok(None)
     };

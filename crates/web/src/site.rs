@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,6 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use ids::Timestamp;
-use store::Store;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
@@ -19,9 +19,12 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use tracing::{Instrument, error, info, info_span};
 
 use crate::events::EVENT_LIMIT;
+use crate::fence::{bearer, fortify};
+use crate::guesses::Client;
 use crate::listen::ConnectionInfo;
-use crate::page::{POLICY, Page, Section, Surroundings, render};
+use crate::page::{Page, Section, Surroundings, render};
 use crate::problem::Problem;
+use crate::tokens::{TokenError, Tokens};
 use crate::visit::{Visit, Wants, Who, form_proof};
 use crate::{assets, sign_in};
 
@@ -34,13 +37,21 @@ pub trait Frame: Send + Sync + 'static {
     fn farm(&self) -> String;
     /// What everyone should know at once: `Nothing is started: the disk is nearly full`.
     fn alarm(&self) -> Option<String>;
+    /// Whether the farm is read with a token only.
+    fn closed(&self) -> bool {
+        false
+    }
+    /// Under which names it answers, besides `localhost` and addresses.
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What goes around every route of one service.
 #[derive(Clone)]
 pub struct Site {
-    pub(crate) store: Store,
-    frame: Arc<dyn Frame>,
+    pub(crate) tokens: Tokens,
+    pub(crate) frame: Arc<dyn Frame>,
     stop: CancellationToken,
     event_room: Arc<Semaphore>,
     requests: Arc<AtomicU64>,
@@ -52,10 +63,10 @@ pub struct Uncompressed;
 
 impl Site {
     /// `stop`: ends event streams.
-    pub fn new(store: Store, frame: Arc<dyn Frame>, stop: CancellationToken) -> Site {
+    pub fn new(tokens: impl Into<Tokens>, frame: Arc<dyn Frame>, stop: CancellationToken) -> Site {
         let event_room = Arc::new(Semaphore::new(EVENT_LIMIT));
         Site {
-            store,
+            tokens: tokens.into(),
             frame,
             stop,
             event_room,
@@ -125,24 +136,7 @@ async fn around(State(site): State<Site>, request: Request, next: Next) -> Respo
             "{method} {path}: {status} in {ms} ms"
         );
     });
-    for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::X_FRAME_OPTIONS, "DENY"),
-        (header::REFERRER_POLICY, "same-origin"),
-        (
-            HeaderName::from_static("cross-origin-opener-policy"),
-            "same-origin",
-        ),
-        (
-            HeaderName::from_static("permissions-policy"),
-            "camera=(), geolocation=(), microphone=()",
-        ),
-    ] {
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
-    }
+    fortify(response.headers_mut());
     response
         .headers_mut()
         .insert("x-request-id", HeaderValue::from(number));
@@ -174,14 +168,15 @@ async fn visit(site: &Site, mut request: Request, next: Next, number: u64) -> Re
     } else {
         String::new()
     };
+    let info = request.extensions().get::<ConnectionInfo>().copied();
+    let client = Client::of(info.map_or(IpAddr::from([0; 4]), |info| info.peer.ip()), headers);
     let mut visit = Visit {
         who: Who::Nobody,
         wants,
         now: now(),
-        tls: request
-            .extensions()
-            .get::<ConnectionInfo>()
-            .is_some_and(|info| info.tls),
+        tls: info.is_some_and(|info| info.tls),
+        suffix: by_path,
+        client,
         surroundings: Surroundings {
             farm: site.frame.farm(),
             alarm: site.frame.alarm(),
@@ -193,8 +188,11 @@ async fn visit(site: &Site, mut request: Request, next: Next, number: u64) -> Re
         if_none_match: text(headers, header::IF_NONE_MATCH).to_owned(),
     };
     let answer = async {
-        match who(site, request.headers(), visit.now).await {
+        match who(site, client, request.headers(), visit.now).await {
             Ok(who) => {
+                if who == Who::Nobody && site.frame.closed() {
+                    visit.surroundings.alarm = None;
+                }
                 visit.surroundings.who = who.clone();
                 visit.who = who;
             }
@@ -299,7 +297,7 @@ fn strip(uri: &Uri) -> Option<Uri> {
 }
 
 /// JSON is preferred when it is named before HTML, quality left aside: browsers name HTML first.
-fn prefers_json(headers: &HeaderMap) -> bool {
+pub(crate) fn prefers_json(headers: &HeaderMap) -> bool {
     let accept = text(headers, header::ACCEPT);
     match (accept.find("application/json"), accept.find("text/html")) {
         (Some(json), Some(html)) => json < html,
@@ -309,12 +307,9 @@ fn prefers_json(headers: &HeaderMap) -> bool {
 }
 
 /// A bearer token that is no good is refused; a cookie that is no good means nobody.
-async fn who(site: &Site, headers: &HeaderMap, now: Timestamp) -> Result<Who, Problem> {
-    let authorization = text(headers, header::AUTHORIZATION);
-    if let Some((scheme, secret)) = authorization.split_once(' ')
-        && scheme.eq_ignore_ascii_case("bearer")
-    {
-        return match site.store.check_token(secret.trim(), now).await? {
+async fn who(site: &Site, client: Client, headers: &HeaderMap, now: Timestamp) -> Result<Who, Problem> {
+    if let Some(secret) = bearer(headers) {
+        return match site.tokens.check(client, secret, now).await? {
             Some(token) => Ok(Who::Token {
                 name: token.name,
                 role: token.role,
@@ -329,14 +324,15 @@ async fn who(site: &Site, headers: &HeaderMap, now: Timestamp) -> Result<Who, Pr
     let Some(secret) = sign_in::token_in_cookie(headers) else {
         return Ok(Who::Nobody);
     };
-    Ok(match site.store.check_token(secret, now).await? {
-        Some(token) => Who::Token {
+    match site.tokens.check(client, secret, now).await {
+        Ok(Some(token)) => Ok(Who::Token {
             name: token.name,
             role: token.role,
             form_proof: Some(form_proof(secret)),
-        },
-        None => Who::Nobody,
-    })
+        }),
+        Ok(None) | Err(TokenError::TooMany) => Ok(Who::Nobody),
+        Err(TokenError::Store(why)) => Err(why.into()),
+    }
 }
 
 /// Refuses what another site made a browser send. Bearer tokens are never sent by themselves.
@@ -413,12 +409,12 @@ fn search_words(uri: &Uri) -> String {
         .unwrap_or_default()
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
-fn text(headers: &HeaderMap, name: HeaderName) -> &str {
+pub(crate) fn text(headers: &HeaderMap, name: HeaderName) -> &str {
     headers
         .get(name)
         .and_then(|value| value.to_str().ok())

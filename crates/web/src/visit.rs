@@ -1,5 +1,5 @@
 use axum::extract::FromRequestParts;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use ids::Timestamp;
@@ -7,6 +7,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use store::read::Role;
 
+use crate::guesses::Client;
 use crate::page::{Page, Surroundings, render};
 use crate::problem::Problem;
 
@@ -21,6 +22,9 @@ pub struct Visit {
     pub now: Timestamp,
     /// Whether it came in over TLS.
     pub tls: bool,
+    /// Whether JSON was asked for by the address, which is therefore not the whole of [`Visit::target`].
+    pub(crate) suffix: bool,
+    pub(crate) client: Client,
     pub(crate) surroundings: Surroundings,
     pub(crate) if_none_match: String,
 }
@@ -70,6 +74,17 @@ impl Visit {
             headers.insert(header::ETAG, tag);
         }
         response
+    }
+
+    /// To another of our pages, in the form that was asked for: JSON asked for by address stays so. `to` is a path,
+    /// perhaps with a query.
+    pub fn redirect(&self, to: &str) -> Response {
+        let to = match (self.suffix, to.split_once('?')) {
+            (false, _) => to.to_owned(),
+            (true, None) => format!("{to}.json"),
+            (true, Some((path, query))) => format!("{path}.json?{query}"),
+        };
+        Redirect::to(&to).into_response()
     }
 
     /// Lets nobody pass whose token has a lesser role, and no form that was not ours.

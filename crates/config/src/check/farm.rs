@@ -19,6 +19,9 @@ impl Check<'_> {
             listen_http: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
             listen_https: None,
             tls: None,
+            names: Vec::new(),
+            closed: false,
+            secrets: None,
             store: StoreUrl::Embedded,
             // Enough for a source, its build and the log of one more build on most projects.
             disk_floor: 1 << 30,
@@ -50,6 +53,21 @@ impl Check<'_> {
             farm.store = store;
         }
         self.listen(&fields, &mut farm);
+        farm.secrets = text(self, "secrets").map(PathBuf::from);
+        if let Some(item) = fields.get("names") {
+            farm.names = self.names(&item);
+        }
+        if let Some(item) = fields.get("reading") {
+            match self.read.text(&item) {
+                Some("open") | None => {}
+                Some("closed") => farm.closed = true,
+                Some(other) => {
+                    let message = format!("`{other}` is no way of reading");
+                    let hint = "wanted `open`: anybody reads, or `closed`: holders of a token do";
+                    self.read.problem(item.node.at, &item.path, message, hint);
+                }
+            }
+        }
         for (key, into) in [
             ("disk_floor", &mut farm.disk_floor),
             ("max_log", &mut farm.max_log),
@@ -77,6 +95,22 @@ impl Check<'_> {
             }
         }
         farm
+    }
+
+    /// Names of hosts, without scheme and port.
+    fn names(&mut self, item: &Item<'_>) -> Vec<String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let mut names = Vec::new();
+        for name in self.texts(item) {
+            if name.is_empty() || !name.chars().all(plain) {
+                let message = format!("`{name}` is no name of a host");
+                let hint = "wanted such as `farm.example.org`, without `https://` and port";
+                self.read.problem(item.node.at, &item.path, message, hint);
+            } else {
+                names.push(name);
+            }
+        }
+        names
     }
 
     fn public_url(&mut self, item: &Item<'_>) -> Option<String> {

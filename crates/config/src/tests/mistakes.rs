@@ -104,6 +104,15 @@ pub(super) const MISTAKES: &[Mistake] = &[
     mistake("`public_url` with a query", "[farm]\npublic_url = 'https://x/?y'", &[
         "2:14: farm.public_url: holds more than a host and a path (wanted such as `https://farm.example.org/`)",
     ]),
+    mistake("a name of the farm with a scheme", "[farm]\nnames = ['a', 'https://farm.example.org']", &[
+        "2:9: farm.names: `https://farm.example.org` is no name of a host (wanted such as `farm.example.org`, without `https://` and port)",
+    ]),
+    mistake("no way of reading", "[farm]\nreading = 'private'", &[
+        "2:11: farm.reading: `private` is no way of reading (wanted `open`: anybody reads, or `closed`: holders of a token do)",
+    ]),
+    mistake("a secret by a path", "[host.x]\npool = 'local'\nenv = ['A=secret:../x']", &[
+        "3:8: host.x.env[0]: names no secret that there could be (wanted `KEY=secret:NAME`, the name of letters, digits, `-`, `_` and `.`)",
+    ]),
     mistake("`listen` without a port", "[farm]\nlisten = '127.0.0.1'", &[
         "2:10: farm.listen: `127.0.0.1` is not an address and a port (wanted such as `127.0.0.1:8080`)",
     ]),

@@ -77,8 +77,8 @@ fn each_kind_of_project_gets_its_own_steps() {
             ],
             "chose python: pyproject.toml at the root",
             &[
-                "python3 -m venv .venv",
-                "$ .venv/bin/python -m pip install -e '.[test,dev]' pytest",
+                "python3 -m venv --system-site-packages .venv",
+                "$ .venv/bin/python -m pip install -e '.[test,dev]'\n.venv/bin/python -c 'import pytest' 2>/dev/null || .venv/bin/python -m pip install pytest",
                 "$ .venv/bin/python -m pytest",
             ],
         ),
@@ -89,8 +89,8 @@ fn each_kind_of_project_gets_its_own_steps() {
             )],
             "chose python: pyproject.toml at the root",
             &[
-                "python3 -m venv .venv",
-                "$ .venv/bin/python -m pip install -e . pytest",
+                "python3 -m venv --system-site-packages .venv",
+                "$ .venv/bin/python -m pip install -e .\n.venv/bin/python -c 'import pytest' 2>/dev/null || .venv/bin/python -m pip install pytest",
                 "$ .venv/bin/python -m pytest",
             ],
         ),
@@ -98,7 +98,7 @@ fn each_kind_of_project_gets_its_own_steps() {
             &[("pyproject.toml", "[tool.black]"), ("test_x.py", "")],
             "chose python: pyproject.toml at the root",
             &[
-                "python3 -m venv .venv",
+                "python3 -m venv --system-site-packages .venv",
                 r"$ .venv/bin/python -m compileall -q -x '/\.venv/' .",
                 "$ .venv/bin/python -m unittest",
             ],

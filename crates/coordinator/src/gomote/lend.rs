@@ -14,7 +14,7 @@ use ids::{BuilderName, MachineId};
 use schedule::{Reason, Waiting};
 use serde::Deserialize;
 use tokio::time::{Instant, Interval, interval_at};
-use web::ConnectionInfo;
+use web::{Client, ConnectionInfo};
 
 use super::desk::Ask;
 use super::wire::{Line, OLDEST_VERSION, Refusal, RemoteBuildlet, STREAM_VERSION, refusal};
@@ -123,7 +123,15 @@ impl Gomotes {
         let shown = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok());
-        who::owner(shown.unwrap_or_default(), connection, &self.master, &self.store).await
+        let client = Client::of(connection.peer.ip(), headers);
+        who::owner(
+            shown.unwrap_or_default(),
+            client,
+            connection,
+            &self.master,
+            &self.tokens,
+        )
+        .await
     }
 
     /// What the original says at first of machines that cannot be made.

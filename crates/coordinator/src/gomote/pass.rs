@@ -15,7 +15,7 @@ use store::read::LoanRow;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{interval, timeout};
 use tracing::debug;
-use web::{ConnectionInfo, RawHead, RawStream};
+use web::{Client, ConnectionInfo, RawHead, RawStream};
 
 use super::wire::{Refusal, back, onward, refusal, time};
 use super::{Gomotes, PROXY, who};
@@ -56,9 +56,10 @@ impl Gomotes {
         };
         let owner = who::owner(
             head.header("authorization"),
+            Client::of(head.peer.ip(), &head.headers),
             connection,
             &self.master,
-            &self.store,
+            &self.tokens,
         )
         .await?;
         let row = self.loan(head.header(PROXY)).await?;

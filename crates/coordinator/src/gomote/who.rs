@@ -1,7 +1,7 @@
 use buildlet_api::MasterKey;
-use store::Store;
-use store::read::Role;
-use web::ConnectionInfo;
+use store::StoreError;
+use store::read::{Role, TokenRow};
+use web::{Client, ConnectionInfo, TokenError, Tokens};
 
 use super::wire::{Refusal, refusal};
 use crate::engine;
@@ -12,9 +12,10 @@ use crate::engine;
 /// called NAME, or `Authorization: Bearer` with a token. Never over a wire that others can read.
 pub async fn owner(
     authorization: &str,
+    client: Client,
     connection: ConnectionInfo,
     master: &MasterKey,
-    store: &Store,
+    tokens: &Tokens,
 ) -> Result<String, Refusal> {
     let shown = shown(authorization).ok_or_else(|| refusal(400, "missing required authentication"))?;
     if !connection.tls && !connection.peer.ip().is_loopback() {
@@ -28,23 +29,38 @@ pub async fn owner(
     if name.is_some_and(|name| !is_plain(name)) {
         return Err(refusal(401, "bad username or password"));
     }
-    if let Some(user) = user.filter(|user| master.accepts(user, secret)) {
-        return Ok(user.to_owned());
-    }
-    let token = store.check_token(secret, engine::wall()).await;
-    let token = token.map_err(|why| refusal(503, format!("{:#}", anyhow::Error::from(why))))?;
-    let token = token.filter(|token| name.is_none_or(|name| name == token.name));
-    match token {
+    // The name belongs to the guess: a key is derived from it.
+    let look = async {
+        if let Some(user) = user.filter(|user| master.accepts(user, secret)) {
+            return Ok(Some(Known::Key(user.to_owned())));
+        }
+        let token = tokens.store().check_token(secret, engine::wall()).await?;
+        let token = token.filter(|token| name.is_none_or(|name| name == token.name));
+        Ok::<_, StoreError>(token.map(Known::Token))
+    };
+    let known = tokens.counted(client, authorization, look).await;
+    let known = known.map_err(|why| match why {
+        TokenError::TooMany => refusal(429, why.to_string()),
+        TokenError::Store(why) => refusal(503, format!("{:#}", anyhow::Error::from(why))),
+    })?;
+    match known {
         None => Err(refusal(401, "bad username or password")),
-        Some(token) if token.role < Role::Contributor => {
+        Some(Known::Key(user)) => Ok(user),
+        Some(Known::Token(token)) if token.role < Role::Contributor => {
             Err(refusal(401, "this token only reads; a contributor's is needed"))
         }
-        Some(token) if !is_plain(&token.name) => Err(refusal(
+        Some(Known::Token(token)) if !is_plain(&token.name) => Err(refusal(
             401,
             "this token's name cannot name machines; make one called with letters, digits and `-` only",
         )),
-        Some(token) => Ok(format!("user-{}", token.name)),
+        Some(Known::Token(token)) => Ok(format!("user-{}", token.name)),
     }
+}
+
+/// What somebody has shown that is good.
+enum Known {
+    Key(String),
+    Token(TokenRow),
 }
 
 /// What can stand in the name of a loan.

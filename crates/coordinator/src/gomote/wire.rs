@@ -58,6 +58,7 @@ impl Refusal {
         let phrase = match self.status {
             400 => "Bad Request",
             401 => "Unauthorized",
+            429 => "Too Many Requests",
             502 => "Bad Gateway",
             503 => "Service Unavailable",
             _ => "Refused",

@@ -108,9 +108,14 @@ impl World {
     pub async fn serve(&mut self) -> Client {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
-        let routes = gitmirror::archives(self.service.clone())
-            .merge(gitmirror::hooks(self.service.clone()))
-            .merge(gitmirror::status(self.service.clone()));
+        let tables = [gitmirror::archives(), gitmirror::hooks(), gitmirror::status()];
+        let routes = tables
+            .into_iter()
+            .flatten()
+            .fold(axum::Router::new(), |router, (path, route)| {
+                router.route(path, route)
+            })
+            .with_state(self.service.clone());
         let stop = self.stop.clone();
         self.parts.spawn(async move {
             let server = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned());
