@@ -10,7 +10,7 @@ use blobs::{LogError, LogStore, LogWriter};
 use buildlet_api::{CallError, Client, PoolEvent, ProcessState, Upload};
 use farm::{Effect, Input};
 use gitmirror::MirrorService;
-use ids::{AttemptId, GitHash, MachineId, RepoName, StepId};
+use ids::{AttemptId, GitHash, HostType, MachineId, RepoName, StepId};
 use runner::{InfraCause, StepPlan};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
@@ -19,6 +19,8 @@ use tracing::{Instrument, info_span, warn};
 
 use crate::answer::{Next, after_exec, after_follow, after_start, exec_spec, prepare_failed, source_failed};
 use crate::gomote::Desk;
+use crate::mask::Mask;
+use crate::secrets;
 
 /// How often a step that prints is reported as alive; its silence limit is counted in minutes.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
@@ -43,6 +45,7 @@ pub struct Shared {
     pub machines: Links,
     pub connected: Connected,
     pub desk: Desk,
+    pub secrets: secrets::Folder,
 }
 
 /// Links of machines that came up and of which the core has not been told yet, oldest first.
@@ -331,7 +334,11 @@ async fn prepared(
 
 async fn start(shared: &Shared, link: &Link, step: StepId, plan: &StepPlan) {
     let (id, limit) = (step.to_string(), plan.timeout + WALL_SLACK);
-    let answer = link.client.start_exec(&id, &exec_spec(plan), Some(limit)).await;
+    let plan = match with_secrets(shared, plan).await {
+        Ok(plan) => plan,
+        Err(why) => return lost(shared, step, why).await,
+    };
+    let answer = link.client.start_exec(&id, &exec_spec(&plan), Some(limit)).await;
     match after_start(answer.map(|_| ())) {
         Next::Follow | Next::FollowLater => follow(shared, link, step).await,
         Next::Ended(state) => told(shared, step, state).await,
@@ -339,11 +346,17 @@ async fn start(shared: &Shared, link: &Link, step: StepId, plan: &StepPlan) {
     }
 }
 
+/// The step with the values of the secrets that its environment refers to; they are in no plan and no store.
+async fn with_secrets(shared: &Shared, plan: &StepPlan) -> Result<StepPlan, String> {
+    let env = shared.secrets.resolve(&plan.env).await?;
+    Ok(StepPlan { env, ..plan.clone() })
+}
+
 /// Takes up the step's output where its stored log ends, and stays with it over lost connections.
 async fn follow(shared: &Shared, link: &Link, step: StepId) {
     let sink = match Sink::open(shared, step).await {
         Ok(sink) => sink,
-        Err(why) => return lost(shared, step, format!("its log cannot be written: {why}")).await,
+        Err(why) => return lost(shared, step, why).await,
     };
     let mut pause = Duration::from_millis(100);
     loop {
@@ -371,9 +384,12 @@ async fn follow(shared: &Shared, link: &Link, step: StepId) {
 async fn attached(shared: &Shared, link: &Link, step: StepId, plan: &StepPlan, kill: CancellationToken) {
     let sink = match Sink::open(shared, step).await {
         Ok(sink) => sink,
-        Err(why) => return lost(shared, step, format!("its log cannot be written: {why}")).await,
+        Err(why) => return lost(shared, step, why).await,
     };
-    let spec = exec_spec(plan);
+    let spec = match with_secrets(shared, plan).await {
+        Ok(plan) => exec_spec(&plan),
+        Err(why) => return lost(shared, step, why).await,
+    };
     let run = link.client.exec(&spec, |piece| sink.take(None, piece));
     let answer = tokio::select! {
         answer = run => answer,
@@ -451,15 +467,68 @@ async fn clean(link: &Link) -> Result<(), CallError> {
 
 /// Where a step's output goes: its log, and a sign of life to the core.
 struct Sink {
-    log: Mutex<LogWriter>,
+    log: Mutex<Written>,
     alive: std::sync::Mutex<Option<tokio::time::Instant>>,
     inputs: mpsc::Sender<Input>,
     step: StepId,
 }
 
+/// A log, and what is kept out of it.
+struct Written {
+    log: LogWriter,
+    /// `None`: the farm has no secrets.
+    mask: Option<Mask>,
+    /// Came out of the mask and could not be written yet.
+    pending: Vec<u8>,
+}
+
+impl Written {
+    /// Where the stream goes on, for who brings it.
+    fn offset(&self) -> u64 {
+        let held = self.mask.as_ref().map_or(0, Mask::held);
+        self.log.stream_offset() + self.pending.len() as u64 + held
+    }
+
+    async fn append(&mut self, piece: &[u8]) -> Result<(), LogError> {
+        if self.mask.is_none() {
+            return self.log.append(piece).await;
+        }
+        // A piece that comes on top of what cannot be written is not taken: it is asked for again, or is a gap.
+        self.write_pending().await?;
+        if let Some(mask) = &mut self.mask {
+            self.pending = mask.feed(piece);
+        }
+        self.write_pending().await
+    }
+
+    /// Writes what the mask holds back: nothing more comes, or not what would follow.
+    async fn release(&mut self) -> Result<(), LogError> {
+        if let Some(mask) = &mut self.mask {
+            self.pending.extend(mask.finish());
+        }
+        self.write_pending().await
+    }
+
+    async fn write_pending(&mut self) -> Result<(), LogError> {
+        let before = self.log.stream_offset();
+        let done = self.log.append(&self.pending).await;
+        let taken = usize::try_from(self.log.stream_offset() - before).unwrap_or(usize::MAX);
+        self.pending.drain(..taken.min(self.pending.len()));
+        done
+    }
+}
+
 impl Sink {
-    async fn open(shared: &Shared, step: StepId) -> Result<Sink, LogError> {
-        let log = shared.logs.writer(step, shared.max_log).await?;
+    async fn open(shared: &Shared, step: StepId) -> Result<Sink, String> {
+        let secrets = shared.secrets.read().await?.secrets();
+        let log = shared.logs.writer(step, shared.max_log).await;
+        let log = log.map_err(|why| format!("its log cannot be written: {why}"))?;
+        let mask = (!secrets.is_empty()).then(|| Mask::new(secrets));
+        let log = Written {
+            log,
+            mask,
+            pending: Vec::new(),
+        };
         let (alive, inputs) = (std::sync::Mutex::new(None), shared.inputs.clone());
         Ok(Sink {
             log: Mutex::new(log),
@@ -470,20 +539,25 @@ impl Sink {
     }
 
     async fn offset(&self) -> u64 {
-        self.log.lock().await.stream_offset()
+        self.log.lock().await.offset()
     }
 
     async fn sync(&self) -> Result<(), LogError> {
-        self.log.lock().await.sync().await
+        let mut written = self.log.lock().await;
+        written.release().await?;
+        written.log.sync().await
     }
 
     async fn take(&self, at: Option<u64>, piece: bytes::Bytes) {
         {
             let mut log = self.log.lock().await;
-            let have = log.stream_offset();
+            let have = log.offset();
             let place = runner::place(have, at.unwrap_or(have), piece.len());
             let written = match place.gap_to {
-                Some(to) => log.gap(to).await,
+                Some(to) => match log.release().await {
+                    Ok(()) => log.log.gap(to).await,
+                    Err(why) => Err(why),
+                },
                 None => Ok(()),
             };
             let written = match written {
@@ -517,13 +591,62 @@ impl Sink {
     }
 }
 
+/// Machines that dial in, are cut off and may return, with their commands. What waits for one waits in vain once its
+/// buildlet was started anew: the new process has another name, and does not know the commands.
+#[derive(Default)]
+struct Away(BTreeMap<MachineId, (tokio::time::Instant, HostType)>);
+
+impl Away {
+    fn left(&mut self, now: tokio::time::Instant, machine: &MachineId, host_type: HostType) {
+        self.0.insert(machine.clone(), (now, host_type));
+    }
+
+    /// The machine that is no more since this one came: the only one away of its host name, unless this one was known
+    /// before. Of several nobody can tell which it was.
+    fn replaced_by(
+        &mut self,
+        now: tokio::time::Instant,
+        machine: &MachineId,
+        host_type: &HostType,
+        known: bool,
+    ) -> Option<MachineId> {
+        self.0.retain(|_, (since, _)| now < *since + runner::REATTACH);
+        if self.0.remove(machine).is_some() || known {
+            return None;
+        }
+        let host = host_name(machine)?;
+        let alike =
+            |away: &(&MachineId, &(_, HostType))| host_name(away.0) == Some(host) && away.1.1 == *host_type;
+        let mut of_it = self.0.iter().filter(alike).map(|(machine, _)| machine);
+        let (Some(only), None) = (of_it.next().cloned(), of_it.next()) else {
+            return None;
+        };
+        self.0.remove(&only);
+        Some(only)
+    }
+}
+
+/// `mac7` of `mac7.4f2a91c0` and `mac7.4f2a91c0.2`, as the reverse pool names one of ours.
+fn host_name(machine: &MachineId) -> Option<&str> {
+    let name = machine.as_str();
+    let is_number = |text: &str| text.len() <= 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let name = match name.rsplit_once('.') {
+        Some((name, number)) if is_number(number) => name,
+        _ => name,
+    };
+    let (host, instance) = name.rsplit_once('.')?;
+    let is_instance = instance.len() == 8 && instance.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_instance.then_some(host)
+}
+
 /// Turns what pools say into the core's inputs and the drivers' links. Ends when every pool has.
 pub async fn take_pool_events(
     mut events: mpsc::Receiver<PoolEvent>,
     links: Links,
     inputs: mpsc::Sender<Input>,
 ) {
-    let mut open: BTreeMap<MachineId, Link> = BTreeMap::new();
+    let mut open: BTreeMap<MachineId, (Link, HostType)> = BTreeMap::new();
+    let mut away = Away::default();
     while let Some(event) = events.recv().await {
         let input = match event {
             PoolEvent::Up {
@@ -548,7 +671,18 @@ pub async fn take_pool_events(
                     .entry(machine.clone())
                     .or_default()
                     .push_back(link.clone());
-                if let Some(old) = open.insert(machine.clone(), link) {
+                let now = tokio::time::Instant::now();
+                let again = open.insert(machine.clone(), (link, host_type.clone()));
+                if let Some(old) = away.replaced_by(now, &machine, &host_type, again.is_some()) {
+                    let why = format!("its buildlet ended; another process of it came as {machine}");
+                    let down = Input::MachineDown {
+                        machine: old,
+                        why,
+                        may_return: false,
+                    };
+                    let _ = inputs.send(down).await;
+                }
+                if let Some((old, _)) = again {
                     old.gone.cancel();
                     let why = "it registered anew".to_owned();
                     let down = Input::MachineDown {
@@ -581,8 +715,11 @@ pub async fn take_pool_events(
                 generation,
             } => {
                 match open.get(&machine) {
-                    Some(link) if link.generation == generation => {
+                    Some((link, host_type)) if link.generation == generation => {
                         link.gone.cancel();
+                        if may_return {
+                            away.left(tokio::time::Instant::now(), &machine, host_type.clone());
+                        }
                         open.remove(&machine);
                     }
                     _ => continue,
@@ -597,5 +734,47 @@ pub async fn take_pool_events(
         if inputs.send(input).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buildlet_that_was_started_anew_is_known_by_its_host_if_one_of_it_is_away() {
+        let id = |name: &str| MachineId::parse(name).expect("a name");
+        let now = tokio::time::Instant::now();
+        let came = |left: &[&str], machine: &str, known: bool, secs: u64| {
+            let mut away = Away::default();
+            let kind = |name: &str| HostType::parse(name).expect("a host type");
+            left.iter()
+                .for_each(|name| away.left(now, &id(name), kind("mac")));
+            let at = now + Duration::from_secs(secs);
+            assert_eq!(
+                away.replaced_by(at, &id("mac7.0000beef"), &kind("ios"), false),
+                None
+            );
+            let old = away.replaced_by(at, &id(machine), &kind("mac"), known);
+            old.map(|old| old.to_string())
+        };
+        let old = Some("mac7.4f2a91c0".to_owned());
+        assert_eq!(came(&["mac7.4f2a91c0"], "mac7.00000001", false, 9), old);
+        assert_eq!(
+            came(&["mac7.4f2a91c0", "mac8.4f2a91c1"], "mac7.00000001.2", false, 9),
+            old
+        );
+        // It is the same one, or was there all the time, or another host, or two are away, or it was given up.
+        assert_eq!(came(&["mac7.4f2a91c0"], "mac7.4f2a91c0", false, 9), None);
+        assert_eq!(came(&["mac7.4f2a91c0"], "mac7.00000001", true, 9), None);
+        assert_eq!(came(&["mac7.4f2a91c0"], "mac8.00000001", false, 9), None);
+        assert_eq!(
+            came(&["mac7.4f2a91c0", "mac7.4f2a91c1"], "mac7.00000001", false, 9),
+            None
+        );
+        assert_eq!(came(&["mac7.4f2a91c0"], "mac7.00000001", false, 301), None);
+        // Go's have no instance, and machines of our own pools no host name.
+        assert_eq!(came(&["mac7"], "mac7.2", false, 9), None);
+        assert_eq!(came(&["local-1"], "local-2", false, 9), None);
     }
 }

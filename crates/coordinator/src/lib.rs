@@ -14,7 +14,9 @@ mod http;
 mod keys;
 mod known;
 mod lock;
+mod mask;
 mod pools;
+mod secrets;
 mod upkeep;
 mod watch;
 
@@ -118,6 +120,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         machines: links.clone(),
         connected: connected.clone(),
         desk: desk.clone(),
+        secrets: secrets::Folder::new(holds.clone(), state.clone()),
     });
     let master = keys::master(&state)?;
     let check = Arc::new(keys::Keys::new(holds.clone(), store.clone(), master.clone()));
