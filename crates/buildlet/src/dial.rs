@@ -10,6 +10,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 
 use crate::stream::{Buffered, Stream, notice_death};
+use crate::trust::{WrongCertificate, handshake_failed};
 
 /// For one address. Source: golang/build `cmd/buildlet/reverse.go`.
 const TCP_LIMIT: Duration = Duration::from_secs(10);
@@ -43,6 +44,16 @@ pub enum UpgradeError {
 impl From<io::Error> for UpgradeError {
     fn from(why: io::Error) -> UpgradeError {
         UpgradeError::Broken(why)
+    }
+}
+
+impl UpgradeError {
+    /// Whether somebody else than the coordinator that is meant answers there.
+    pub fn is_stranger(&self) -> bool {
+        match self {
+            UpgradeError::Refused { .. } => false,
+            UpgradeError::Broken(why) => why.get_ref().is_some_and(|why| why.is::<WrongCertificate>()),
+        }
     }
 }
 
@@ -144,7 +155,7 @@ pub fn secure(
                 "closed in the TLS handshake",
             ));
         }
-        tls.process_new_packets().map_err(io::Error::other)?;
+        tls.process_new_packets().map_err(handshake_failed)?;
     }
 }
 

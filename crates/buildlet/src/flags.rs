@@ -38,7 +38,8 @@ Flags (one dash or two, `-flag=value` or `-flag value`):
 
 With $META_TLS_CERT and $META_TLS_KEY (PEM, or @FILE) it listens with TLS.
 
-Exit codes: 0 after /halt or a signal to end, 2 wrong flags, 75 orphaned after dialling in, 78 refused by the coordinator, 1 all else.
+Exit codes: 0 after /halt or a signal to end, 2 wrong flags, 75 orphaned after dialling in, 78 refused by the coordinator or
+settings that cannot be right (no key, a certificate that is not the one named), 1 all else.
 ";
 
 /// What the program is told to be.

@@ -87,6 +87,7 @@ pub fn run(
             Err(UpgradeError::Refused { status, text }) if is_final(status) => {
                 return Refused(format!("the coordinator refused this machine ({status}): {text}"));
             }
+            Err(why) if why.is_stranger() => return Refused(why.to_string()),
             Err(why) => why.to_string(),
         };
         if server.is_ending() {

@@ -44,6 +44,14 @@ impl From<String> for Failure {
     }
 }
 
+/// Of what no new start would mend: a file that is not there, an address that is none.
+fn settings(why: String) -> Failure {
+    Failure {
+        code: REFUSED,
+        ..Failure::from(why)
+    }
+}
+
 /// The whole program. `args` without its own name.
 pub fn main_with(args: Vec<OsString>) -> ExitCode {
     let flags = match flags::parse(args) {
@@ -69,7 +77,11 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         |what: &str, path: &Path, why: std::io::Error| format!("cannot {what} `{}`: {why}", path.display());
     let reverse = match &flags.reverse {
         None => None,
-        Some(reverse) => Some((coordinator(reverse)?, identity(reverse)?)),
+        Some(reverse) => Some(
+            coordinator(reverse)
+                .and_then(|to| Ok((to, identity(reverse)?)))
+                .map_err(settings)?,
+        ),
     };
     let password = match (&reverse, &flags.password_file) {
         // Whoever is dialled has proved who it is.

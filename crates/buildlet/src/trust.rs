@@ -91,6 +91,27 @@ impl Trust {
     }
 }
 
+/// The coordinator shows another certificate than the one that was named: trying again would change nothing.
+#[derive(Debug)]
+pub struct WrongCertificate(String);
+
+impl std::fmt::Display for WrongCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongCertificate {}
+
+/// What a handshake that failed says to people; rustls explains to programmers.
+pub fn handshake_failed(why: rustls::Error) -> std::io::Error {
+    match why {
+        // Of `Pinned` below, which has no other way to say it.
+        rustls::Error::General(text) => std::io::Error::other(WrongCertificate(text)),
+        why => std::io::Error::other(why),
+    }
+}
+
 /// Takes one certificate, of which the peer has to hold the key; or anybody, and then nothing is checked:
 /// the original's development certificate is of a version that cannot be read here.
 #[derive(Debug)]
@@ -111,9 +132,11 @@ impl ServerCertVerifier for Pinned {
         let found = ::ring::digest::digest(&::ring::digest::SHA256, leaf);
         match self.only {
             Some(wanted) if wanted[..] != *found.as_ref() => {
-                let found: String = found.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+                let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
                 Err(rustls::Error::General(format!(
-                    "the coordinator's certificate has the fingerprint {found}, which is not the one given"
+                    "the coordinator's certificate has the fingerprint {}; wanted, by -fingerprint, {}",
+                    hex(found.as_ref()),
+                    hex(&wanted)
                 )))
             }
             _ => Ok(ServerCertVerified::assertion()),
