@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Redirect};
 use ids::{BuilderName, GitHash, RepoName, Timestamp};
 use maud::html;
 use serde::Serialize;
@@ -69,7 +68,7 @@ pub async fn commit(
     let repo: RepoName = parsed(&repo, "repository")?;
     let row = find(&app, &repo, &hash).await?;
     if row.hash.as_str() != hash {
-        return Ok(Redirect::to(&commit_link(repo.as_str(), row.hash.as_str())).into_response());
+        return Ok(visit.redirect(&commit_link(repo.as_str(), row.hash.as_str())));
     }
     let config = app.live.config();
     let branches = app.store.branches_with(&repo, &row.hash).await?;
@@ -115,12 +114,13 @@ pub async fn commit(
 /// To the build of this commit by this builder. A build is for ever, so this address is too.
 pub async fn cell(
     State(app): State<App>,
+    visit: Visit,
     Path((repo, hash, name)): Path<(String, String, String)>,
 ) -> Answer {
     let (repo, builder): (RepoName, BuilderName) = (parsed(&repo, "repository")?, parsed(&name, "builder")?);
     let commit = find(&app, &repo, &hash).await?.hash;
     match app.store.build_of(&repo, &commit, &builder).await? {
-        Some(build) => Ok(Redirect::to(&format!("/build/{build}")).into_response()),
+        Some(build) => Ok(visit.redirect(&format!("/build/{build}"))),
         None => Err(Problem::not_found(
             "no_build",
             format!("{builder} has no build of {repo} {}", commit.short()),

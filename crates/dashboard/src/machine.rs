@@ -5,7 +5,7 @@ use config::{Host, Pool};
 use ids::{MachineId, Timestamp};
 use maud::{Markup, html};
 use serde::Serialize;
-use store::read::BuildFilter;
+use store::read::{BuildFilter, LoanRow, MachineRow};
 use web::{Page, Problem, Section, Visit, plural};
 
 use crate::part::{self, *};
@@ -56,7 +56,7 @@ pub fn expected(host: &Host) -> usize {
 
 pub async fn machines(State(app): State<App>, visit: Visit) -> Answer {
     let (config, rows) = (app.live.config(), app.store.machines().await?);
-    let queue = app.live.queue();
+    let (queue, loans) = (app.live.queue(), app.store.loans().await?);
     let mut host_types = Vec::new();
     let gone = rows
         .iter()
@@ -67,7 +67,7 @@ pub async fn machines(State(app): State<App>, visit: Visit) -> Answer {
     for name in names {
         let conf = config.hosts.get(name);
         let of_type = rows.iter().filter(|row| &row.host_type == name);
-        let mut machines: Vec<MachineView> = of_type.map(MachineView::from).collect();
+        let mut machines: Vec<MachineView> = of_type.map(|row| with_loan(row, &loans)).collect();
         if conf.is_none() && !machines.iter().any(|machine| machine.connected) {
             continue;
         }
@@ -85,7 +85,7 @@ pub async fn machines(State(app): State<App>, visit: Visit) -> Answer {
             expected: conf.map_or(0, expected),
             busy: machines
                 .iter()
-                .filter(|machine| machine.running.is_some())
+                .filter(|machine| machine.connected && (machine.running.is_some() || machine.lent.is_some()))
                 .count(),
             waiting: queue
                 .waiting
@@ -98,6 +98,14 @@ pub async fn machines(State(app): State<App>, visit: Visit) -> Answer {
     }
     let view = MachinesPage { host_types };
     Ok(visit.answer(&view, |view| draw_all(view, visit.now)))
+}
+
+fn with_loan(row: &MachineRow, loans: &[LoanRow]) -> MachineView {
+    let loan = loans.iter().find(|lent| lent.loan.machine == row.machine);
+    MachineView {
+        lent: loan.map(|lent| lent.loan.name.clone()),
+        ..row.into()
+    }
 }
 
 fn pool(host: &Host) -> &'static str {
@@ -122,7 +130,7 @@ pub async fn machine(State(app): State<App>, visit: Visit, Path(name): Path<Stri
     let config = app.live.config();
     let host = config.hosts.get(&row.host_type);
     let view = MachinePage {
-        machine: (&row).into(),
+        machine: with_loan(&row, &app.store.loans().await?),
         notes: host.map(|host| host.notes.clone()).unwrap_or_default(),
         owners: host.map(|host| host.owners.clone()).unwrap_or_default(),
         builds: builds.iter().map(BuildView::from).collect(),
@@ -182,11 +190,15 @@ fn draw_type(host: &HostTypeView, now: Timestamp) -> Markup {
 
 fn doing(machine: &MachineView) -> Markup {
     html! {
-        @if let Some(attempt) = &machine.running {
-            @let build = attempt.split('.').next().unwrap_or_default();
+        @let build = machine.running.as_deref().and_then(|attempt| attempt.split('.').next());
+        @if !machine.connected {
+            span.state { (web::icon("cancelled")) "gone" } " " span.dim { (plain(&machine.why_gone)) }
+            @if let Some(build) = build { " " a href={"/build/" (build)} { "#" (build) " waits for it" } }
+        } @else if let Some(build) = build {
             a.state.running href={"/build/" (build)} { (web::icon("running")) "at work on #" (build) }
-        } @else if machine.connected { span.state.passed { (web::icon("passed")) "free" } }
-        @else { span.state { (web::icon("cancelled")) "gone" } " " span.dim { (plain(&machine.why_gone)) } }
+        } @else if let Some(lent) = &machine.lent {
+            a.state.running href="/gomotes" { (web::icon("running")) "lent as " (lent) }
+        } @else { span.state.passed { (web::icon("passed")) "free" } }
     }
 }
 

@@ -1,7 +1,6 @@
 //! One field that finds builds, builders, machines, branches and commits.
 
 use axum::extract::{Query, State};
-use axum::response::{IntoResponse, Redirect};
 use ids::{BuildId, Timestamp};
 use maud::html;
 use serde::{Deserialize, Serialize};
@@ -54,11 +53,11 @@ pub async fn search(
     if let Ok(id) = number.parse::<BuildId>()
         && app.store.build(id).await?.is_some()
     {
-        return Ok(Redirect::to(&format!("/build/{id}")).into_response());
+        return Ok(visit.redirect(&format!("/build/{id}")));
     }
     let config = app.live.config();
     if let Some((name, _)) = config.builders.iter().find(|(name, _)| name.as_str() == words) {
-        return Ok(Redirect::to(&link("/builder/", name.as_str())).into_response());
+        return Ok(visit.redirect(&link("/builder/", name.as_str())));
     }
     let mut commits = app
         .store
@@ -66,7 +65,7 @@ pub async fn search(
         .await?;
     if let [only] = &commits[..] {
         let to = commit_link(only.repo.as_str(), only.hash.as_str());
-        return Ok(Redirect::to(&to).into_response());
+        return Ok(visit.redirect(&to));
     }
     commits.extend(app.store.search_commits(words, FOUND).await?);
     let needle = words.to_lowercase();

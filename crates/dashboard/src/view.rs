@@ -77,8 +77,10 @@ pub struct MachineView {
     /// When it last came or went.
     pub changed: i64,
     pub why_gone: String,
-    /// The attempt it is at: `17.2`.
+    /// The attempt it is at, or that waits for it to come back: `17.2`.
     pub running: Option<String>,
+    /// Under which name it is lent.
+    pub lent: Option<String>,
 }
 
 impl From<&BuildRow> for CellView {
@@ -168,6 +170,7 @@ impl From<&MachineRow> for MachineView {
             changed: row.changed.0,
             why_gone: row.why_gone.clone(),
             running: row.running.map(|attempt| attempt.to_string()),
+            lent: None,
         }
     }
 }
