@@ -368,14 +368,29 @@ async fn list(global: &Global, server: &Server) -> Result<Exit, Failure> {
 
 /// Which machine is meant, and what else is said.
 async fn pick(server: &Server, words: &[String]) -> Result<(Client, Vec<String>), Failure> {
-    let (name, rest) = split(&instances(server).await?, words)?;
-    Ok((reach::client(server, &name)?, rest))
+    match split(&instances(server).await?, words) {
+        Ok((name, rest)) => Ok((reach::client(server, &name)?, rest)),
+        Err(why) => Err(match words.first() {
+            Some(word) => ended(server, word).await.unwrap_or(why),
+            None => why,
+        }),
+    }
 }
 
 async fn only(server: &Server, words: &[String]) -> Result<Client, Failure> {
     let (client, rest) = pick(server, words).await?;
-    none_left(&rest)?;
-    Ok(client)
+    match rest.first() {
+        Some(word) => Err(ended(server, word).await.unwrap_or_else(|| too_many(word))),
+        None => Ok(client),
+    }
+}
+
+/// Why a machine that was ours is it no more, in the farm's words. `None`: it knows no such loan.
+async fn ended(server: &Server, name: &str) -> Option<Failure> {
+    let client = reach::client(server, name).ok()?;
+    let why = client.status().await.err()?;
+    let known = matches!(&why, CallError::Refused { status: 502, body, .. } if body.contains("it ended at"));
+    known.then(|| failed(why))
 }
 
 fn none_left(rest: &[String]) -> Result<(), Failure> {
@@ -670,7 +685,30 @@ fn failed(why: CallError) -> Failure {
         CallError::Refused {
             body, status: 502, ..
         } => Failure::new(show::plain(body.trim())).hint("`burrow gomote list` shows the machines you have"),
+        CallError::Gone { request, source, .. } => {
+            Failure::new(format!("{request} broke off: {}", plainly(&source)))
+                .hint("`burrow gomote ping` tells whether the machine is still there")
+        }
         why => Failure::from(anyhow::Error::from(why)),
+    }
+}
+
+/// Why a connection ended, for people: HTTP libraries explain to programmers.
+pub(crate) fn plainly(why: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = why;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let text = innermost.to_string();
+    let cut = [
+        "unexpected EOF",
+        "unexpected end of file",
+        "before message completed",
+        "close_notify",
+    ];
+    match cut.iter().any(|cut| text.contains(cut)) {
+        true => "the farm ended the connection before the answer was whole".to_owned(),
+        false => text,
     }
 }
 
@@ -690,6 +728,8 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 
 #[cfg(test)]
 mod tests {
+    use ids::MachineId;
+
     use super::*;
 
     fn instance(name: &str) -> Instance {
@@ -727,6 +767,26 @@ mod tests {
                 .message
                 .contains("no machine")
         );
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_off_is_told_without_the_words_of_a_library() {
+        let inner = std::io::Error::new(
+            std::io::ErrorKind::UnexpectedEof,
+            "unexpected EOF during chunk size line",
+        );
+        let gone = CallError::Gone {
+            host: MachineId::parse("user-amy-linux-0").expect("a name"),
+            request: "exec",
+            source: std::io::Error::other(inner),
+        };
+        let told = failed(gone).message;
+        assert_eq!(
+            told,
+            "exec broke off: the farm ended the connection before the answer was whole"
+        );
+        let refused = std::io::Error::other("Connection refused (os error 111)");
+        assert_eq!(plainly(&refused), "Connection refused (os error 111)");
     }
 
     #[test]

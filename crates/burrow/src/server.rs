@@ -284,11 +284,14 @@ impl Server {
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
         // The innermost cause is the one that says something: `Connection refused (os error 111)`.
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(source) = cause.source() {
-            cause = source;
+        let cause = crate::gomote::plainly(error);
+        if error.is_connect() || error.is_request() {
+            return self.away(&cause);
         }
-        self.away(&cause.to_string())
+        Failure {
+            exit: Exit::NotReachable,
+            ..Failure::new(format!("the answer of {} broke off: {cause}", self.url)).hint("try again")
+        }
     }
 
     fn silent(&self) -> Failure {

@@ -2,6 +2,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -163,8 +164,39 @@ fn refuse_taken(address: SocketAddr) -> Result<(), Failure> {
     if !is_taken(address) {
         return Ok(());
     }
-    Err(Failure::new(format!("cannot listen on {address}: something else does"))
-        .hint("end that program, or choose another address: `up --listen`, or `listen` in [farm] of the configuration"))
+    const ELSE: &str = "choose another address: `up --listen`, or `listen` in [farm] of the configuration";
+    Err(if is_farm(address) {
+        let url = url_of(address);
+        Failure::new(format!(
+            "cannot listen on {address}: a farm runs there already, see {url}/"
+        ))
+        .hint(format!(
+            "`burrow status --server {url}` tells how it is; end it, or {ELSE}"
+        ))
+    } else {
+        Failure::new(format!("cannot listen on {address}: something else does"))
+            .hint(format!("end that program, or {ELSE}"))
+    })
+}
+
+/// Whether a burrow answers there, within a second.
+fn is_farm(address: SocketAddr) -> bool {
+    use std::io::Read as _;
+    let ask = || -> std::io::Result<String> {
+        let limit = Some(Duration::from_millis(500));
+        let place: SocketAddr = url_of(address)
+            .trim_start_matches("http://")
+            .parse()
+            .map_err(std::io::Error::other)?;
+        let mut stream = std::net::TcpStream::connect_timeout(&place, Duration::from_millis(500))?;
+        stream.set_read_timeout(limit)?;
+        stream.set_write_timeout(limit)?;
+        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
+        let mut head = [0; 1024];
+        let len = stream.read(&mut head)?;
+        Ok(String::from_utf8_lossy(&head[..len]).to_lowercase())
+    };
+    ask().is_ok_and(|head| head.contains("\r\nserver: burrow\r\n"))
 }
 
 /// Only to say it well and early: who binds in the end learns the truth.
