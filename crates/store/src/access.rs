@@ -277,7 +277,12 @@ impl Store {
         .await
     }
 
-    async fn revoke(&self, sql: &'static str, id: i64, now: Timestamp) -> Result<bool, StoreError> {
+    pub(crate) async fn revoke(
+        &self,
+        sql: &'static str,
+        id: i64,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         self.within(async {
             let mut tx = self.begin().await?;
             let revoked = sqlx::query(sql).bind(now.0).bind(id).execute(&mut *tx).await?;
@@ -288,7 +293,7 @@ impl Store {
     }
 
     /// A use that cannot be noted is a use all the same.
-    async fn note_use(&self, sql: &'static str, id: i64, last: Option<Timestamp>, now: Timestamp) {
+    pub(crate) async fn note_use(&self, sql: &'static str, id: i64, last: Option<Timestamp>, now: Timestamp) {
         if last.is_some_and(|last| now.since(last) < USED_STEP) {
             return;
         }

@@ -13,7 +13,7 @@ use crate::open::{SCHEMA, open_at};
 use crate::{Engine, OpenError, Store, StoreError, StoreUrl};
 
 /// In the order of what refers to what.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 17] = [
     "repos",
     "commits",
     "branches",
@@ -29,10 +29,12 @@ const TABLES: [&str; 15] = [
     "intents",
     "tokens",
     "machine_keys",
+    "identities",
+    "enrolments",
 ];
 
 /// Those that number their rows themselves.
-const NUMBERED: [&str; 3] = ["intents", "tokens", "machine_keys"];
+const NUMBERED: [&str; 5] = ["intents", "tokens", "machine_keys", "identities", "enrolments"];
 
 #[derive(Deserialize)]
 struct Head {
@@ -262,6 +264,7 @@ mod tests {
         let migrations = [
             include_str!("../migrations/sqlite/0001_farm.sql"),
             include_str!("../migrations/sqlite/0002_loans.sql"),
+            include_str!("../migrations/sqlite/0003_identities.sql"),
         ];
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite");
         let files = std::fs::read_dir(folder).expect("the migrations").count();

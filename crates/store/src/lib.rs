@@ -11,6 +11,7 @@ mod access; // tokens, machine keys, what people asked for
 mod apply; // the writes of the farm core, one transaction each
 pub mod backup; // all rows as lines, and back
 mod builds; // builds, attempts, machines as readers see them
+mod enrol; // machines with a key of their own
 mod error;
 mod history; // repositories, branches, commits, the grid
 mod loans; // machines lent to people
@@ -28,6 +29,7 @@ use sqlx::AnyPool;
 use tokio::sync::watch;
 
 pub use access::{CreatedKey, CreatedToken};
+pub use enrol::{CreatedEnrolment, Enrolled};
 pub use error::{OpenError, StoreError};
 pub use history::BranchChange;
 pub use open::{PgUrl, StoreUrl};

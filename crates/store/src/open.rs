@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::{Engine, OpenError, Shared, Store, StoreError};
 
 /// Schema changes in order. A released one is never edited, only followed.
-const MIGRATIONS: [Schema; 2] = [
+const MIGRATIONS: [Schema; 3] = [
     Schema {
         version: 1,
         about: "farm",
@@ -24,6 +24,12 @@ const MIGRATIONS: [Schema; 2] = [
         about: "loans",
         sqlite: include_str!("../migrations/sqlite/0002_loans.sql"),
         postgres: include_str!("../migrations/postgres/0002_loans.sql"),
+    },
+    Schema {
+        version: 3,
+        about: "identities",
+        sqlite: include_str!("../migrations/sqlite/0003_identities.sql"),
+        postgres: include_str!("../migrations/postgres/0003_identities.sql"),
     },
 ];
 

@@ -268,6 +268,34 @@ pub struct KeyRow {
     pub last_used: Option<Timestamp>,
 }
 
+/// A machine with a key of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityRow {
+    pub id: i64,
+    /// No other that is not revoked has it.
+    pub name: String,
+    pub host_type: HostType,
+    /// Ed25519, in hex.
+    pub public_key: String,
+    pub created: Timestamp,
+    pub revoked: Option<Timestamp>,
+    pub last_used: Option<Timestamp>,
+}
+
+/// A token by which one machine gets to be known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnrolmentRow {
+    pub id: i64,
+    /// What the machine is to be called; empty: as it calls itself.
+    pub name: String,
+    pub host_type: HostType,
+    pub created: Timestamp,
+    pub expires: Timestamp,
+    pub revoked: Option<Timestamp>,
+    /// When it was used, and the name of the machine that did.
+    pub used: Option<(Timestamp, String)>,
+}
+
 /// What a person asked for; durable before it is acknowledged, done by the coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {

@@ -1,6 +1,6 @@
 //! Rows as lines: from one engine to another and back, all or none.
 
-use ids::Timestamp;
+use ids::{HostType, Timestamp};
 use store::backup::{LoadError, load};
 use store::read::Role;
 use store::{PgUrl, Store, StoreUrl};
@@ -27,6 +27,15 @@ async fn used(url: &StoreUrl) -> Store {
         .await
         .unwrap();
     assert_eq!(made.row.id, 1);
+    let host_type = HostType::parse("rack").unwrap();
+    let token = store
+        .create_enrolment("", &host_type, Timestamp(9), Timestamp(1))
+        .await
+        .unwrap();
+    store
+        .enrol(&token.secret, "0f", "rack", Timestamp(2))
+        .await
+        .unwrap();
     store
 }
 

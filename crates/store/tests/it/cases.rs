@@ -6,7 +6,7 @@ use farm::Write;
 use ids::{BuildId, HostType, LoanId, RepoName};
 use runner::{InfraCause, Outcome};
 use store::read::{BuildFilter, BuildState, Role, Status, Wish};
-use store::{BranchChange, Store, StoreError};
+use store::{BranchChange, CreatedEnrolment, Enrolled, Store, StoreError};
 
 use crate::world::*;
 
@@ -36,6 +36,7 @@ cases![
     a_lent_machine_is_nobody_elses_until_it_is_given_back,
     tokens_open_until_revoked_or_expired,
     keys_open_for_one_host_type,
+    a_token_makes_one_machine_known_and_names_are_told_apart,
     logs_expire_after_their_attempt,
     every_commit_wakes_who_waits,
     a_thousand_builds_in_one_go,
@@ -1013,6 +1014,71 @@ async fn keys_open_for_one_host_type(store: Store) {
             .unwrap()
             .is_none()
     );
+}
+
+async fn a_token_makes_one_machine_known_and_names_are_told_apart(store: Store) {
+    let token = async |name: &str| {
+        let made = store
+            .create_enrolment(name, &host(), at(100), at(1))
+            .await
+            .unwrap();
+        assert!(made.secret.starts_with("be_"));
+        made
+    };
+    let known = |came: Enrolled| match came {
+        Enrolled::Known(row) => row.name,
+        other => panic!("{other:?}"),
+    };
+    let enrol = async |token: &CreatedEnrolment, key: &str, when: i64| {
+        let came = store.enrol(&token.secret, key, "rack", at(when)).await;
+        came.unwrap()
+    };
+    let (first, second, named) = (token("").await, token("").await, token("attic").await);
+    assert_eq!(known(enrol(&first, "k1", 2).await), "rack");
+    assert_eq!(known(enrol(&second, "k2", 3).await), "rack-2");
+    assert_eq!(known(enrol(&named, "k3", 3).await), "attic");
+    // The answer may have been lost; another machine is not let in by it.
+    assert_eq!(known(enrol(&first, "k1", 200).await), "rack");
+    assert_eq!(
+        enrol(&first, "k4", 4).await,
+        Enrolled::Used(at(2), "rack".to_owned())
+    );
+    let (late, taken_back) = (token("").await, token("").await);
+    assert_eq!(enrol(&late, "k1", 4).await, Enrolled::KeyTaken);
+    assert_eq!(enrol(&late, "k4", 100).await, Enrolled::Expired(at(100)));
+    assert!(store.revoke_enrolment(taken_back.row.id, at(5)).await.unwrap());
+    assert!(!store.revoke_enrolment(taken_back.row.id, at(6)).await.unwrap());
+    assert_eq!(enrol(&taken_back, "k4", 6).await, Enrolled::Revoked(at(5)));
+    assert!(
+        !store.revoke_enrolment(first.row.id, at(6)).await.unwrap(),
+        "what is used is the machine's matter"
+    );
+    let unknown = store.enrol("be_", "k4", "rack", at(6)).await.unwrap();
+    assert_eq!(unknown, Enrolled::NoSuchToken);
+
+    let machine = store.identity("k1").await.unwrap().unwrap();
+    assert_eq!((machine.host_type.clone(), machine.last_used), (host(), None));
+    store.identity_used(&machine, at(7)).await;
+    assert!(store.revoke_identity(machine.id, at(8)).await.unwrap());
+    let machine = store.identity("k1").await.unwrap().unwrap();
+    assert_eq!((machine.last_used, machine.revoked), (Some(at(7)), Some(at(8))));
+    assert_eq!(
+        enrol(&first, "k1", 9).await,
+        Enrolled::KeyTaken,
+        "a revoked key stays so"
+    );
+    assert_eq!(known(enrol(&late, "k4", 9).await), "rack", "its name is free");
+    assert_eq!(store.identity("k9").await.unwrap(), None);
+    let states: Vec<_> = store
+        .enrolments()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|row| row.used.map(|(_, by)| by))
+        .collect();
+    let by = |name: &str| Some(name.to_owned());
+    assert_eq!(states, [by("rack"), by("rack-2"), by("attic"), by("rack"), None]);
+    assert_eq!(store.identities().await.unwrap().len(), 4);
 }
 
 async fn logs_expire_after_their_attempt(store: Store) {
