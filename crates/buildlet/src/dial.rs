@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http1::{AnswerHead, BodyDecoder};
+use revdial::proof;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 
@@ -180,16 +181,29 @@ pub fn tunnel(proxy: &Proxy, host: &str, port: u16, deadline: Instant) -> io::Re
 /// Asks for `path` with `headers` (whole lines) until the stream is handed over; a redirection to
 /// another path is followed once. What the coordinator sent behind the 101 stays in the buffer.
 pub fn upgrade(
-    mut connection: Buffered,
+    connection: Buffered,
     path: &str,
     headers: &str,
     deadline: Instant,
 ) -> Result<Buffered, UpgradeError> {
+    upgrade_proving(connection, path, headers, None, deadline)
+}
+
+/// As [`upgrade`]; when the coordinator asks for a proof, once, it gets what `prove` makes of its challenge.
+pub fn upgrade_proving(
+    mut connection: Buffered,
+    path: &str,
+    headers: &str,
+    mut prove: Option<&dyn Fn(&str) -> String>,
+    deadline: Instant,
+) -> Result<Buffered, UpgradeError> {
     let mut path = path.to_owned();
     let mut may_follow = true;
+    let mut proof_line = String::new();
     loop {
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: \r\nUser-Agent: burrow-buildlet\r\n{headers}\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: \r\nUser-Agent: burrow-buildlet\r\n{headers}{proof_line}\r\n"
+        );
         connection.send(request.as_bytes())?;
         let head = answer_head(&mut connection, deadline)?;
         if head.status == 101 {
@@ -200,6 +214,12 @@ pub fn upgrade(
         let plain = |path: &&str| {
             path.starts_with('/') && !path.starts_with("//") && path.chars().all(|c| c.is_ascii_graphic())
         };
+        if head.status == 401
+            && let (Some(challenge), Some(make)) = (head.header(proof::CHALLENGE), prove.take())
+        {
+            proof_line = format!("{}: {}\r\n", proof::PROOF, make(challenge));
+            continue;
+        }
         match head.header("location").filter(plain) {
             Some(location) if head.status == 307 && may_follow => path = location.to_owned(),
             _ => {
@@ -211,6 +231,25 @@ pub fn upgrade(
         }
         may_follow = false;
     }
+}
+
+/// Sends a form to `path`; the status of the answer, and the first 4 KiB of its body on one line.
+pub fn post_form(
+    mut connection: Buffered,
+    host: &str,
+    path: &str,
+    form: &str,
+    deadline: Instant,
+) -> io::Result<(u16, String)> {
+    let length = form.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: burrow-buildlet\r\nConnection: close\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n{form}"
+    );
+    connection.send(request.as_bytes())?;
+    let head = answer_head(&mut connection, deadline)?;
+    let text = body_text(&mut connection, &head)?;
+    Ok((head.status, text))
 }
 
 /// The first 4 KiB of a body, on one line.

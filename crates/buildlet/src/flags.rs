@@ -13,12 +13,16 @@ const HELP: &str = "\
 buildlet: runs what a burrow or Go coordinator sends to this machine
 
   buildlet -listen=127.0.0.1:5936 -workdir=/var/lib/buildlet/work
+  buildlet -coordinator=farm.example.com:443 -enroll=be_...
   buildlet -coordinator=farm.example.com:443 -reverse-type=linux-arm64
 
 Flags (one dash or two, `-flag=value` or `-flag value`):
   -listen ADDR          where to listen; port 0 takes a free one [localhost:5936]
   -reverse-type TYPE    dial in as a machine of this host type instead of listening; its key is the content of
                         $GO_BUILD_KEY_PATH, else of ~/.gobuildkey-TYPE
+  -enroll TOKEN         make this machine known to the farm by a token of `burrow enroll new`, or @FILE with one, and dial
+                        in with a key of its own; a token it was made known by already is passed over [$BURROW_ENROLL]
+  -identity FILE        where that key is kept; without -reverse-type, dial in with it [$BURROW_IDENTITY, else ~/.burrow/identity]
   -coordinator ADDR     where to dial [localhost:8119]; $HTTPS_PROXY is used where it cannot be reached directly
   -hostname NAME        what this machine is called [$HOSTNAME, or the system's name]
   -ca-file FILE         believe a coordinator with a certificate of these authorities (PEM) [the public ones]
@@ -58,10 +62,15 @@ pub struct Flags {
 
 /// Dial in, instead of listening.
 pub struct Reverse {
-    pub host_type: String,
+    /// With a key of the machine's own it need not be given.
+    pub host_type: Option<String>,
     pub coordinator: String,
     pub hostname: Option<String>,
     pub trust: Trust,
+    /// The file of the machine's own key.
+    pub identity: Option<PathBuf>,
+    /// The token that makes it known.
+    pub enroll: Option<String>,
 }
 
 /// `None`: what was asked for has been printed.
@@ -87,6 +96,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
     };
     let (mut reverse_type, mut coordinator, mut hostname) = (None, None, None);
     let (mut trust, mut orphan_timeout) = (Vec::new(), None);
+    let (mut identity, mut enroll) = (None, None);
     let (mut halt, mut reboot) = (false, false);
     let mut parser = lexopt::Parser::from_args(twice);
     while let Some(arg) = parser.next().map_err(|why| why.to_string())? {
@@ -139,6 +149,8 @@ pub fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
             "report-file" => flags.report_file = Some(value.into()),
             "orphan-timeout" => orphan_timeout = Some(duration(&text()?)?),
             "reverse-type" => reverse_type = Some(text()?),
+            "identity" => identity = Some(PathBuf::from(value)),
+            "enroll" => enroll = Some(text()?),
             "coordinator" => coordinator = Some(text()?),
             "health-addr" => flags.health_addr = Some(text()?),
             "max-output" => {
@@ -162,11 +174,16 @@ pub fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
         return Err("-ca-file, -fingerprint and -insecure-dev exclude each other; give one".to_owned());
     }
     let dials = coordinator.is_some() || hostname.is_some() || !trust.is_empty();
+    let dials = dials || identity.is_some() || enroll.is_some();
     flags.reverse = match reverse_type.filter(|host_type| !host_type.is_empty()) {
-        None if dials => return Err("to dial in, a -reverse-type is needed".to_owned()),
-        None => None,
-        Some(host_type) => Some(Reverse {
-            host_type: header_text("-reverse-type", host_type)?,
+        None if !dials => None,
+        host_type => Some(Reverse {
+            host_type: match host_type {
+                Some(host_type) => Some(header_text("-reverse-type", host_type)?),
+                None => None,
+            },
+            identity,
+            enroll,
             coordinator: coordinator.unwrap_or_else(|| "localhost:8119".to_owned()),
             hostname: match hostname.filter(|name| !name.is_empty()) {
                 Some(name) => Some(header_text("-hostname", name)?),

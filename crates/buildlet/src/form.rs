@@ -25,6 +25,25 @@ pub fn all<'a>(form: &'a [(String, String)], key: &str) -> impl Iterator<Item = 
         .map(|(_, value)| value.as_str())
 }
 
+/// Keys and values as a body.
+pub fn encode(pairs: &[(&str, &str)]) -> String {
+    let mut out = String::new();
+    for (key, value) in pairs {
+        if !out.is_empty() {
+            out.push('&');
+        }
+        out.push_str(key);
+        out.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
+                _ => out.push_str(&format!("%{byte:02X}")),
+            }
+        }
+    }
+    out
+}
+
 /// Go's booleans; anything else is false.
 pub fn is_true(text: Option<&str>) -> bool {
     matches!(text, Some("1" | "t" | "T" | "TRUE" | "true" | "True"))
@@ -59,6 +78,11 @@ mod tests {
         assert_eq!(get(&form, "cmd"), Some("bin/x"));
         assert_eq!(all(&form, "cmdArg").collect::<Vec<_>>(), ["a b", "%zz"]);
         assert_eq!(get(&form, "empty"), Some(""));
+        let pairs = [("host", "a&b=c d%"), ("more", "")];
+        let back: Vec<_> = pairs
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        assert_eq!(parse(encode(&pairs).as_bytes()), back);
         assert!(is_true(Some("T")) && !is_true(Some("yes")) && !is_true(None));
     }
 }

@@ -16,6 +16,7 @@ pub mod files; // what is written into the working directory
 mod flags; // what to be told
 mod form; // urlencoded pairs
 mod gomode; // modes as Go writes them
+mod identity; // a key of its own
 mod list; // what is read from the working directory
 mod multiplexed; // connections within it, before 2019
 mod reverse; // dialling in

@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
+use revdial::proof;
 use revdial::v2::{Listener, ListenerEvent, pickup_failed_line};
 
 use crate::control::{Control, SILENCE_LIMIT};
-use crate::dial::{Coordinator, UpgradeError, upgrade};
+use crate::dial::{Coordinator, UpgradeError, upgrade, upgrade_proving};
+use crate::identity::OwnKey;
 use crate::multiplexed;
 use crate::server::{PROTOCOL, Server};
 use crate::stream::{Buffered, Stream};
@@ -31,8 +33,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 pub struct Identity {
     pub host_type: String,
     pub hostname: String,
-    /// Never printed.
-    pub key: String,
+    pub credential: Credential,
+}
+
+/// How this machine proves what it says.
+pub enum Credential {
+    /// A key of its host type. Never printed.
+    Key(String),
+    /// A key of its own, whose private half stays here.
+    Own(OwnKey),
 }
 
 /// The coordinator does not want this machine: trying again would change nothing.
@@ -108,18 +117,18 @@ pub fn run(
 }
 
 /// Whether an answer to a registration will be the same next time.
-fn is_final(status: u16) -> bool {
+pub(crate) fn is_final(status: u16) -> bool {
     matches!(status, 400..500) && !matches!(status, 408 | 425 | 429)
 }
 
 /// Before the next try after so many that failed: 1 s, doubled up to a minute, of which `random` takes
 /// up to half away, so that machines do not come back all at once.
-fn pause(failures: u32, random: u8) -> Duration {
+pub(crate) fn pause(failures: u32, random: u8) -> Duration {
     let whole = PAUSE_MAX.min(Duration::from_secs(1 << failures.min(6)));
     whole - whole.mul_f32(f32::from(random) / 510.0)
 }
 
-fn random() -> u8 {
+pub(crate) fn random() -> u8 {
     let mut byte = [0];
     // Without randomness machines come back together, which is no harm to this one.
     let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut byte);
@@ -131,17 +140,26 @@ fn register(coordinator: &Coordinator, identity: &Identity, instance: &str) -> R
     let Identity {
         host_type,
         hostname,
-        key,
+        credential,
     } = identity;
+    let shown = match credential {
+        Credential::Key(key) => format!("X-Go-Builder-Key: {key}"),
+        Credential::Own(own) => format!("{}: {}", proof::IDENTITY, own.public()),
+    };
     let headers = format!(
-        "X-Go-Builder-Hostname: {hostname}\r\nX-Go-Builder-Key: {key}\r\nX-Go-Builder-Version: {PROTOCOL}\r\n\
+        "X-Go-Builder-Hostname: {hostname}\r\n{shown}\r\nX-Go-Builder-Version: {PROTOCOL}\r\n\
          X-Go-Host-Type: {host_type}\r\nX-Revdial-Version: 2\r\nX-Burrow-Instance: {instance}\r\n"
     );
+    let prove = |challenge: &str| match credential {
+        Credential::Key(_) => String::new(),
+        Credential::Own(own) => own.sign(&proof::registration(challenge, own.public(), hostname, instance)),
+    };
     let tls = coordinator.dial(deadline)?;
-    let opened = upgrade(
+    let opened = upgrade_proving(
         Buffered::new(Stream::Dialled(Box::new(tls))),
         "/reverse",
         &headers,
+        matches!(credential, Credential::Own(_)).then_some(&prove as &dyn Fn(&str) -> String),
         deadline,
     )?;
     Ok(Control::new(opened)?)

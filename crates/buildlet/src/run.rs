@@ -19,7 +19,8 @@ use crate::dial::{Coordinator, Proxy, parse_address};
 use crate::exec::Execs;
 use crate::fetch::Fetcher;
 use crate::flags::{self, Flags, Reverse};
-use crate::reverse::{self, Identity, Refusals};
+use crate::identity::{self, Trouble};
+use crate::reverse::{self, Credential, Identity, Refusals};
 use crate::server::{Server, Setup, serve, serve_health};
 use crate::trust::{Trust, server_config};
 
@@ -77,11 +78,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         |what: &str, path: &Path, why: std::io::Error| format!("cannot {what} `{}`: {why}", path.display());
     let reverse = match &flags.reverse {
         None => None,
-        Some(reverse) => Some(
-            coordinator(reverse)
-                .and_then(|to| Ok((to, identity(reverse)?)))
-                .map_err(settings)?,
-        ),
+        Some(reverse) => Some((coordinator(reverse).map_err(settings)?, reverse)),
     };
     let password = match (&reverse, &flags.password_file) {
         // Whoever is dialled has proved who it is.
@@ -98,7 +95,21 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     private_dir(&state_dir).map_err(|why| io("make", &state_dir, why))?;
     fs::create_dir_all(&workdir).map_err(|why| io("make", &workdir, why))?;
     let workdir = workdir.canonicalize().map_err(|why| io("use", &workdir, why))?;
-    let refusals = state_dir.join("refusals");
+    let refusals = Refusals(state_dir.join("refusals"));
+    let reverse = match reverse {
+        None => None,
+        Some((coordinator, reverse)) => match who_we_are(reverse, &coordinator) {
+            Ok(identity) => Some((coordinator, identity)),
+            Err(Trouble::Here(why)) => return Err(settings(why)),
+            Err(Trouble::Refused(refused)) => {
+                return Err(Failure {
+                    code: REFUSED,
+                    why: refused.0,
+                    pause: refusals.one_more(),
+                });
+            }
+        },
+    };
     let execs = state_dir.join("execs");
     let execs = Execs::open(execs, workdir.clone(), instance.clone(), flags.max_output)
         .map_err(|why| io("use the state folder", &state_dir, why))?;
@@ -133,7 +144,6 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     match reverse {
         None => listen(flags, &server),
         Some((coordinator, identity)) => {
-            let refusals = Refusals(refusals);
             let refused = reverse::run(&server, &Arc::new(coordinator), &identity, &refusals);
             let pause = refusals.one_more();
             server.end();
@@ -252,12 +262,9 @@ fn coordinator(reverse: &Reverse) -> Result<Coordinator, String> {
     })
 }
 
-fn identity(reverse: &Reverse) -> Result<Identity, String> {
-    let env = |name: &str| std::env::var(name).ok();
-    let key = match reverse.trust {
-        Trust::Anybody => reverse::development_key(&reverse.host_type),
-        _ => reverse::read_key(&reverse.host_type, env)?,
-    };
+/// What this machine registers as. Makes it known first, where it is to have a key of its own.
+fn who_we_are(reverse: &Reverse, coordinator: &Coordinator) -> Result<Identity, Trouble> {
+    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let system = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let given = reverse
         .hostname
@@ -265,14 +272,45 @@ fn identity(reverse: &Reverse) -> Result<Identity, String> {
         .or_else(|| env("HOSTNAME"))
         .unwrap_or(system);
     let hostname: String = given.chars().filter(char::is_ascii_graphic).collect();
+    let hostname = if hostname.is_empty() {
+        "buildlet".to_owned()
+    } else {
+        hostname
+    };
+    let enroll = reverse.enroll.clone().or_else(|| env("BURROW_ENROLL"));
+    let own = enroll.is_some() || reverse.identity.is_some() || env("BURROW_IDENTITY").is_some();
+    let (host_type, credential) = match &reverse.host_type {
+        Some(host_type) if !own => {
+            let key = match reverse.trust {
+                Trust::Anybody => reverse::development_key(host_type),
+                _ => reverse::read_key(host_type, env).map_err(Trouble::Here)?,
+            };
+            (host_type.clone(), Credential::Key(key))
+        }
+        wanted => {
+            if matches!(reverse.trust, Trust::Anybody) {
+                // Whoever stands between could have this machine sign for it.
+                let why =
+                    "-insecure-dev and a key of the machine's own exclude each other; give -fingerprint";
+                return Err(Trouble::Here(why.to_owned()));
+            }
+            let file = reverse
+                .identity
+                .clone()
+                .unwrap_or_else(|| identity::default_file(env));
+            let token = enroll
+                .map(|given| identity::token(&given))
+                .transpose()
+                .map_err(Trouble::Here)?;
+            let enrolled = identity::open(&file, token.as_deref(), coordinator, &hostname)?;
+            let host_type = wanted.clone().unwrap_or(enrolled.host_type);
+            (host_type, Credential::Own(enrolled.key))
+        }
+    };
     Ok(Identity {
-        host_type: reverse.host_type.clone(),
-        hostname: if hostname.is_empty() {
-            "buildlet".to_owned()
-        } else {
-            hostname
-        },
-        key,
+        host_type,
+        hostname,
+        credential,
     })
 }
 

@@ -144,7 +144,12 @@ Examples:
     /// Needs a contributor's token; its name is the owner. A machine that nobody uses for half an hour goes back to work.
     /// Where INSTANCE is to be named it can be left out while you have only one, and `user-NAME-` in front of it always.
     Gomote(crate::gomote::Gomote),
-    /// Keys with which machines register
+    /// Machines with keys of their own: make them known, list them, revoke them
+    ///
+    /// A machine makes its key itself, and shows a token once to have it known. Works on the store itself, so whoever may
+    /// write it may use it; the farm need not run. A running farm lets no revoked machine stay for longer than a minute.
+    Enroll(crate::enroll::Enroll),
+    /// Keys that many machines share, as those of Go's buildlets do
     Key(Key),
     /// Tokens with which people retry and cancel
     Token(Token),
@@ -471,7 +476,7 @@ fn parse_status(word: &str) -> Result<store::read::Status, String> {
 }
 
 /// A whole number and `m`, `h` or `d`; from a minute to ten years.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wanted = || "wanted a number and m, h or d, such as `90d`, up to 3650d".to_owned();
     let unit = match text.chars().last() {
         Some('m') => 60,

@@ -9,6 +9,7 @@ mod check; // `check`
 mod client; // `status`, `builds`, `logs`, `retry`, `cancel`
 mod corpus; // `corpus` and `maintnerd`
 mod demo; // the repository of `up --demo`
+mod enroll; // `enroll`: machines with keys of their own
 mod failure; // what went wrong, what to do, the exit code
 mod farm_file; // which configuration, and where state is
 mod git; // the few git commands that are needed before a farm runs
@@ -80,6 +81,7 @@ fn run(args: Args) -> Result<Exit, Failure> {
         Command::Retry(retry) => block_on(client::retry(&global, &retry)),
         Command::Cancel(cancel) => block_on(client::cancel(&global, &cancel)),
         Command::Gomote(gomote) => block_on(gomote::gomote(&global, &gomote)),
+        Command::Enroll(enroll) => block_on(enroll::enroll(&global, &enroll)),
         Command::Key(key) => block_on(secrets::key(&global, &key)),
         Command::Token(token) => block_on(secrets::token(&global, &token)),
         Command::Backup(backup) => block_on(backup::backup(&global, &backup)),

@@ -77,7 +77,7 @@ pub async fn key(global: &Global, key: &Key) -> Result<Exit, Failure> {
 }
 
 /// The number of the one that is meant by its number or, if only one is called so, by its name.
-fn one_of(kind: &str, which: &str, in_use: impl Iterator<Item = (i64, String)>) -> Result<i64, Failure> {
+pub fn one_of(kind: &str, which: &str, in_use: impl Iterator<Item = (i64, String)>) -> Result<i64, Failure> {
     let hint = format!("`burrow {kind} list` shows their numbers and names");
     let number = which.parse::<i64>().ok();
     let (mut named, mut numbered) = (Vec::new(), None);
@@ -162,7 +162,7 @@ fn derive(master: Option<&Path>, names: &[String]) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-async fn open(global: &Global, config: Option<&Path>) -> Result<(Config, Store), Failure> {
+pub async fn open(global: &Global, config: Option<&Path>) -> Result<(Config, Store), Failure> {
     let config = configured(global, config)?;
     if config.farm.store == config::StoreUrl::Embedded {
         farm_file::make_state_dir(&config.farm.state_dir)?;
@@ -203,7 +203,7 @@ pub async fn open_store(config: &Config) -> Result<Store, Failure> {
         .map_err(|error| anyhow::Error::from(error).into())
 }
 
-fn failure(error: store::StoreError) -> Failure {
+pub fn failure(error: store::StoreError) -> Failure {
     match error {
         store::StoreError::Conflict(why) => Failure::new(why),
         error => anyhow::Error::from(error).into(),
@@ -224,18 +224,29 @@ fn tell_once(global: &Global, kind: &str, id: i64, name: &str, secret: &str) {
 
 /// What the owner of the machine does with the key, as far as the configuration tells.
 fn tell_how_to_dial_in(config: &Config, host_type: &HostType) -> Result<(), Failure> {
+    if let Some(way) = way_in(config, host_type, "the key opens nothing")? {
+        eprintln!(
+            "on the machine, with the key in a file:\n  GO_BUILD_KEY_PATH=FILE buildlet {way} -reverse-type={host_type}"
+        );
+    }
+    Ok(())
+}
+
+/// The flags by which a machine of this host type finds the farm and knows it; `None` when it has no door. Warns of what
+/// is missing for that, until when `nothing` comes of it.
+pub fn way_in(config: &Config, host_type: &HostType, nothing: &str) -> Result<Option<String>, Failure> {
     match config.hosts.get(host_type).map(|host| &host.pool) {
         Some(Pool::Reverse { .. }) => {}
         Some(Pool::Local { .. }) => eprintln!(
             "warning: machines of host type `{host_type}` are started by the farm, none may dial in: `pool` is \"local\""
         ),
         None => eprintln!(
-            "warning: the configuration has no host type `{host_type}`; until it has, with pool = \"reverse\", the key opens nothing"
+            "warning: the configuration has no host type `{host_type}`; until it has, with pool = \"reverse\", {nothing}"
         ),
     }
     let Some(door) = config.farm.listen_https else {
         eprintln!("warning: without `listen_https` in [farm] no machine can dial in");
-        return Ok(());
+        return Ok(None);
     };
     let trust = match config.farm.tls {
         // Of an authority that the machine trusts, or knows what to do about.
@@ -247,11 +258,18 @@ fn tell_how_to_dial_in(config: &Config, host_type: &HostType) -> Result<(), Fail
             format!(" -fingerprint={known}")
         }
     };
-    eprintln!(
-        "on the machine, with the key in a file:\n  GO_BUILD_KEY_PATH=FILE buildlet -coordinator=HOST:{} -reverse-type={host_type}{trust}",
+    Ok(Some(format!(
+        "-coordinator={}:{}{trust}",
+        host(config),
         door.port()
-    );
-    Ok(())
+    )))
+}
+
+/// Of the farm's address, where the configuration tells it.
+fn host(config: &Config) -> String {
+    let url = config.farm.public_url.as_deref();
+    let host = url.and_then(|url| Some(url.parse::<http::Uri>().ok()?.host()?.to_owned()));
+    host.unwrap_or_else(|| "HOST".to_owned())
 }
 
 fn list_tokens(global: &Global, rows: &[TokenRow]) {
@@ -332,13 +350,13 @@ fn role_word(role: Role) -> &'static str {
     }
 }
 
-fn table(heads: &[&str]) -> Table {
+pub fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(heads);
     table
 }
 
-fn wall() -> Timestamp {
+pub fn wall() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

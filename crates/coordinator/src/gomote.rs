@@ -24,6 +24,7 @@ use crate::drive::Connected;
 use crate::engine::Board;
 
 pub use desk::Desk;
+pub use wire::time;
 
 /// Names the loan whose machine a request is for. Such requests are routed by it before any path.
 pub use buildlet_api::wire::BUILDLET_PROXY as PROXY;

@@ -27,7 +27,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use web::{Door, Frame, RawHandler, RawHead, RawStream, Server, Site};
 
+use crate::downloads;
 use crate::engine::{self, Board};
+use crate::enroll;
 use crate::gomote::{self, Gomotes};
 use crate::known::{Least, known};
 use crate::upkeep::Refused;
@@ -86,6 +88,8 @@ pub async fn run(
     let routes = web::router(table())
         .with_state(service.clone())
         .merge(web::router(gomote::table()).with_state(service.gomotes.clone()))
+        .merge(web::router(enroll::table()).with_state(service.store.clone()))
+        .merge(web::router(downloads::table()).with_state(service.state.join(downloads::FOLDER)))
         .merge(mirror(gitmirror::status()))
         .merge(mirror(gitmirror::archives()).layer(known(Role::Reader)))
         .merge(mirror(gitmirror::hooks()).layer(known(Role::Contributor)))
@@ -140,6 +144,8 @@ pub fn endpoints() -> Vec<String> {
     let mut add = |paths: Vec<&'static str>| all.extend(paths.into_iter().map(str::to_owned));
     add(table().into_iter().map(|(path, _)| path).collect());
     add(gomote::table().into_iter().map(|(path, _)| path).collect());
+    add(enroll::table().into_iter().map(|(path, _)| path).collect());
+    add(downloads::table().into_iter().map(|(path, _)| path).collect());
     for table in [gitmirror::status(), gitmirror::archives(), gitmirror::hooks()] {
         add(table.into_iter().map(|(path, _)| path).collect());
     }
@@ -182,14 +188,18 @@ impl RawHandler for Raw {
             if head.path() == "/revdial" {
                 return self.reverse.pickup(&head.target, Box::new(stream)).await;
             }
-            let instance = head.header("x-burrow-instance");
+            let given = |name: &str| {
+                let value = head.header(name);
+                (!value.is_empty()).then(|| value.to_owned())
+            };
             let register = RegisterHead {
                 host_type: head.header("x-go-host-type").to_owned(),
                 key: head.header("x-go-builder-key").to_owned(),
                 hostname: head.header("x-go-builder-hostname").to_owned(),
                 version: head.header("x-go-builder-version").to_owned(),
                 revdial_version: head.header("x-revdial-version").to_owned(),
-                instance: (!instance.is_empty()).then(|| instance.to_owned()),
+                instance: given("x-burrow-instance"),
+                identity: given(revdial::proof::IDENTITY),
                 peer: head.peer.to_string(),
             };
             self.reverse.register(register, Box::new(stream)).await;

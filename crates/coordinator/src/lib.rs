@@ -2,13 +2,16 @@
 //!
 //! `engine` drives the core, `drive` performs its effects on machines (what their answers mean is decided in `answer`),
 //! `watch` turns what the mirrors saw into what is wanted, by the plan of `branches`; `upkeep` looks after disk, logs and
-//! configuration, `pools` after machines on this host, `http` opens the doors, `gomote` lends machines to people. Start at
+//! configuration, `pools` after machines on this host, `http` opens the doors, `enroll` makes machines known, `downloads` serves
+//! their buildlets, `gomote` lends machines to people. Start at
 //! [`serve`].
 
 mod answer;
 mod branches;
+mod downloads;
 mod drive;
 mod engine;
+mod enroll;
 mod gomote;
 mod http;
 mod keys;
@@ -20,6 +23,7 @@ mod secrets;
 mod upkeep;
 mod watch;
 
+pub use downloads::FOLDER as BUILDLETS;
 pub use http::endpoints;
 pub use lock::{StateLock, take as lock};
 

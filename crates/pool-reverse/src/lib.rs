@@ -13,10 +13,11 @@
 
 mod admit; // who may register
 mod bad_keys; // how often an address may guess
+pub mod identity; // machines with a key of their own
 mod multiplexed; // connections within the registered one, before 2019
 mod names; // what a machine is called
 mod pool; // sessions, dials, machines
 mod tied; // connections that end with their session
 
-pub use admit::{KeyCheck, KeyVerdict, RegisterHead, refuse};
+pub use admit::{Credential, IdentityVerdict, KeyCheck, KeyVerdict, RegisterHead, refuse};
 pub use pool::{ReverseConfig, ReversePool};

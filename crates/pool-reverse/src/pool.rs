@@ -15,7 +15,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::admit::{KeyCheck, KeyVerdict, Refusal, RegisterHead, WRITE_LIMIT, admit, refuse, switch};
+use crate::admit::{
+    Admission, Credential, KeyCheck, KeyVerdict, Refusal, RegisterHead, WRITE_LIMIT, admit, refuse, switch,
+};
 use crate::bad_keys::BadKeys;
 use crate::multiplexed::{self, Multiplexed, MultiplexedConnect};
 use crate::names::{machine_name, without_port};
@@ -54,7 +56,7 @@ impl Default for ReverseConfig {
             bad_keys_per_minute: 10,
             heartbeat: Duration::from_secs(10),
             heartbeat_failures: 3,
-            key_check: Duration::from_secs(30),
+            key_check: Duration::from_secs(15),
             dialer: DialerLimits::default(),
         }
     }
@@ -80,6 +82,8 @@ struct State {
     waiting: BTreeMap<Nonce, oneshot::Sender<io::Result<BoxedStream>>>,
     sessions: BTreeMap<DialerId, SessionHandle>,
     machines: BTreeMap<MachineId, Machine>,
+    /// Which of them have a key of their own, by the name that it gives them.
+    own: BTreeMap<String, MachineId>,
     bad_keys: BadKeys,
     generation: u64,
 }
@@ -88,11 +92,14 @@ struct SessionHandle {
     lines: mpsc::Sender<Vec<u8>>,
     /// Asks the session to end; its connections fail from then on.
     stop: CancellationToken,
+    /// What is up through it.
+    machine: Option<MachineId>,
 }
 
 /// A machine that is up.
 struct Machine {
     session: DialerId,
+    own_name: Option<String>,
     generation: u64,
     host_type: HostType,
     hostname: String,
@@ -107,6 +114,13 @@ struct Admitted {
     link: Link,
     head: RegisterHead,
     host_type: HostType,
+    own_name: Option<String>,
+}
+
+/// Whether a machine may be up.
+enum Claim {
+    Up(Client, Box<PoolEvent>),
+    No(String),
 }
 
 /// How connections to a buildlet are had.
@@ -135,6 +149,7 @@ impl ReversePool {
             waiting: BTreeMap::new(),
             sessions: BTreeMap::new(),
             machines: BTreeMap::new(),
+            own: BTreeMap::new(),
             bad_keys: BadKeys::new(config.bad_keys_per_minute),
             generation: 0,
         };
@@ -154,9 +169,9 @@ impl ReversePool {
     /// TLS, the caller has made sure of.
     ///
     /// May be dropped: the session ends, and so do its connections.
-    pub async fn register(&self, head: RegisterHead, stream: BoxedStream) {
+    pub async fn register(&self, head: RegisterHead, mut stream: BoxedStream) {
         let (peer, hostname, host_type) = (head.peer.clone(), head.hostname.clone(), head.host_type.clone());
-        let refusal = match self.open(head).await {
+        let refusal = match self.open(head, &mut stream).await {
             Ok((admitted, outgoing, stop)) => return self.serve(admitted, stream, outgoing, stop).await,
             Err(refusal) => refusal,
         };
@@ -200,7 +215,11 @@ impl ReversePool {
     }
 
     /// Checks a registration and makes its session, whose first line is queued already.
-    async fn open(&self, head: RegisterHead) -> Result<(Admitted, Outgoing, CancellationToken), Refusal> {
+    async fn open(
+        &self,
+        head: RegisterHead,
+        stream: &mut BoxedStream,
+    ) -> Result<(Admitted, Outgoing, CancellationToken), Refusal> {
         if self.0.stop.is_cancelled() {
             return Err(Refusal::new(503, "the coordinator is stopping"));
         }
@@ -211,11 +230,11 @@ impl ReversePool {
                 "too many invalid build keys from this address; wait a minute",
             ));
         }
-        let admitted = admit(&head, &*self.0.keys).await;
+        let admitted = admit(&head, &*self.0.keys, stream).await;
         if matches!(&admitted, Err(refusal) if refusal.bad_key) {
             self.0.lock().bad_keys.note(self.0.now(), &address);
         }
-        let host_type = admitted?;
+        let Admission { host_type, own_name } = admitted?;
         let session = self.0.random_bytes().map(DialerId);
         let session = session.ok_or_else(|| Refusal::new(500, "no random numbers to be had"))?;
 
@@ -243,6 +262,7 @@ impl ReversePool {
             SessionHandle {
                 lines: sender,
                 stop: stop.clone(),
+                machine: None,
             },
         );
         state.perform(actions);
@@ -253,6 +273,7 @@ impl ReversePool {
                 link,
                 head,
                 host_type,
+                own_name,
             },
             outgoing,
             stop,
@@ -345,7 +366,7 @@ impl ReversePool {
                 line = lines.recv() => line,
                 () = sleep_until(self.0.began + deadline) => {
                     let mut state = self.0.lock();
-                    let actions = state.dialer.tick(self.0.now());
+                    let actions = state.dialer.tick_of(self.0.now(), session);
                     state.perform(actions);
                     continue;
                 }
@@ -367,10 +388,13 @@ impl ReversePool {
 
     /// Returns when the machine may not stay: its key was revoked, or its host type is gone.
     async fn unwelcome(&self, admitted: &Admitted) -> String {
+        let shown = match &admitted.head.identity {
+            Some(public_key) => Credential::Identity(public_key.clone()),
+            None => Credential::Key(admitted.head.key.trim().to_owned()),
+        };
         loop {
             sleep(self.0.config.key_check).await;
-            let key = admitted.head.key.trim();
-            match self.0.keys.check(&admitted.host_type, key).await {
+            match self.0.keys.still(&admitted.host_type, &shown).await {
                 KeyVerdict::Good | KeyVerdict::CannotTell => {}
                 KeyVerdict::Bad => return "its key was revoked".to_owned(),
                 KeyVerdict::UnknownHostType => {
@@ -394,8 +418,9 @@ impl ReversePool {
             }
             Ok(status) => status,
         };
-        let Some((client, up)) = self.claim(admitted, status).await else {
-            return format!("{NAMESAKES_MAX} live machines have its host name");
+        let (client, up) = match self.claim(admitted, status).await {
+            Claim::Up(client, up) => (client, *up),
+            Claim::No(why) => return why,
         };
         info!(machine.id = %client.host(), peer = admitted.head.peer, "{up:?}");
         if self.0.events.send(up).await.is_err() {
@@ -422,8 +447,11 @@ impl ReversePool {
     ///
     /// One of ours is known by its instance and replaces itself. Of Go's, an older one of the same
     /// host name and type is replaced if it does not answer at once; otherwise the two are numbered.
-    async fn claim(&self, admitted: &Admitted, status: Status) -> Option<(Client, PoolEvent)> {
+    async fn claim(&self, admitted: &Admitted, status: Status) -> Claim {
         let head = &admitted.head;
+        if let Some(own_name) = &admitted.own_name {
+            return self.claim_own(admitted, own_name, &status).await;
+        }
         let instance = head.instance.as_deref();
         let mut n = 1;
         while n <= NAMESAKES_MAX {
@@ -449,12 +477,50 @@ impl ReversePool {
                     _ => Some(generation),
                 },
             };
-            if let Some(claimed) = self.put(admitted, &status, name, replaces) {
-                return Some(claimed);
+            if let Some((client, up)) = self.put(admitted, &status, name, replaces) {
+                return Claim::Up(client, Box::new(up));
             }
             // Somebody else took the name meanwhile: look at it again.
         }
-        None
+        Claim::No(format!("{NAMESAKES_MAX} live machines have its host name"))
+    }
+
+    /// As [`ReversePool::claim`], for a machine with a key of its own, which there can be only one of: an earlier
+    /// buildlet of it has to be gone. One that still answers has a copy of the key.
+    async fn claim_own(&self, admitted: &Admitted, own_name: &str, status: &Status) -> Claim {
+        let name = machine_name(own_name, admitted.head.instance.as_deref(), 1);
+        loop {
+            let older = {
+                let state = self.0.lock();
+                let older = state
+                    .own
+                    .get(own_name)
+                    .and_then(|id| state.machines.get_key_value(id));
+                older.map(|(id, older)| (id.clone(), older.generation, older.session, older.client.clone()))
+            };
+            let replaces = match older {
+                None => None,
+                Some((id, generation, _, _)) if id == name => Some(generation),
+                Some((id, _, session, client)) => {
+                    if let Ok(Ok(_)) = timeout(PING_LIMIT, client.status()).await {
+                        return Claim::No(format!(
+                            "{id}, {}, has the same key and answers; a copied key is to be revoked",
+                            client.address()
+                        ));
+                    }
+                    let ended = self.0.lock().end(session);
+                    if let Some((machine, down)) = ended {
+                        let why = "its machine has another buildlet by now".to_owned();
+                        let _ = self.0.events.send(down.event(machine, why)).await;
+                    }
+                    None
+                }
+            };
+            if let Some((client, up)) = self.put(admitted, status, name.clone(), replaces) {
+                return Claim::Up(client, Box::new(up));
+            }
+            // Somebody else took the name meanwhile: look at it again.
+        }
     }
 
     /// Notes the machine as up, unless another than generation `replaces` has the name.
@@ -467,6 +533,11 @@ impl ReversePool {
     ) -> Option<(Client, PoolEvent)> {
         let client = self.client(admitted, name.clone());
         let mut state = self.0.lock();
+        if let Some(own) = &admitted.own_name
+            && state.own.get(own).is_some_and(|id| *id != name)
+        {
+            return None;
+        }
         if let Some(older) = state.machines.get(&name) {
             if replaces != Some(older.generation) {
                 return None;
@@ -480,6 +551,7 @@ impl ReversePool {
         let generation = state.generation;
         let machine = Machine {
             session: admitted.session,
+            own_name: admitted.own_name.clone(),
             generation,
             host_type: admitted.host_type.clone(),
             hostname: admitted.head.hostname.clone(),
@@ -487,6 +559,12 @@ impl ReversePool {
             client: client.clone(),
             resumable: status.resumable(),
         };
+        if let Some(own) = &admitted.own_name {
+            state.own.insert(own.clone(), name.clone());
+        }
+        if let Some(session) = state.sessions.get_mut(&admitted.session) {
+            session.machine = Some(name.clone());
+        }
         if let Some(older) = state.machines.insert(name.clone(), machine) {
             let down = Down {
                 generation: older.generation,
@@ -552,6 +630,30 @@ impl Shared {
 }
 
 impl State {
+    /// Forgets the session, fails its dials; returns the machine that was up through it.
+    fn end(&mut self, id: DialerId) -> Option<(MachineId, Down)> {
+        let actions = self.dialer.close(id);
+        self.perform(actions);
+        let session = self.sessions.remove(&id)?;
+        session.stop.cancel();
+        let name = session.machine?;
+        // It may be another session's by now.
+        if self.machines.get(&name)?.session != id {
+            return None;
+        }
+        let machine = self.machines.remove(&name)?;
+        if let Some(own) = machine.own_name
+            && self.own.get(&own) == Some(&name)
+        {
+            self.own.remove(&own);
+        }
+        let down = Down {
+            generation: machine.generation,
+            may_return: machine.resumable,
+        };
+        Some((name, down))
+    }
+
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -600,25 +702,7 @@ struct SessionGuard {
 impl SessionGuard {
     /// Forgets the session, fails its dials; returns the machine that was up through it.
     fn end(&mut self) -> Option<(MachineId, Down)> {
-        let mut state = self.shared.lock();
-        let actions = state.dialer.close(self.session);
-        state.perform(actions);
-        if let Some(session) = state.sessions.remove(&self.session) {
-            session.stop.cancel();
-        }
-        let name = state
-            .machines
-            .iter()
-            .find(|(_, machine)| machine.session == self.session);
-        let name = name.map(|(name, _)| name.clone())?;
-        let machine = state.machines.remove(&name)?;
-        Some((
-            name,
-            Down {
-                generation: machine.generation,
-                may_return: machine.resumable,
-            },
-        ))
+        self.shared.lock().end(self.session)
     }
 }
 

@@ -11,9 +11,12 @@
 //! [`v1`] is what coordinators and buildlets older than that speak: all connections multiplexed over one.
 //! Coordinators speak first in both, and the first byte tells which it is: `{` or `N`.
 //!
+//! [`proof`] is how machines with a key of their own register; burrow alone has it.
+//!
 //! Source: golang/build `revdial/v2/revdial.go`, `revdial/revdial.go` (2018).
 //!
 //! [`Duration`]: std::time::Duration
 
+pub mod proof;
 pub mod v1;
 pub mod v2;

@@ -38,7 +38,9 @@ To run, settings are read from the environment (BURROW_COORDINATOR, ...), the fi
 the machine's cloud (META_BURROW_COORDINATOR in the environment; `burrow-coordinator`, ... in GCE's metadata;
 `burrow_coordinator`, ... in EC2's user data), in this order:
   coordinator      HOST:PORT of the farm
-  host-type        dial in as a machine of this host type; without it, say what to do behind `--`
+  enroll           dial in with a key of the machine's own, made known by this token of `burrow enroll new`, or by @FILE
+  identity         where that key is kept [~/.burrow/identity]
+  host-type        dial in as a machine of this host type, with a shared key; without these, say what to do behind `--`
   hostname         what this machine is called
   public-keys      whose signatures are believed, as `stage0 new-key` prints them
   manifest         where the signed manifest is [https://COORDINATOR/buildlet/manifest]

@@ -12,9 +12,11 @@ use crate::manifest::PublicKey;
 
 /// Every name there is, as the file and GCE's metadata spell it. `BURROW_…` in the environment,
 /// `META_BURROW_…` there for Kubernetes, and `burrow_…` in EC2's user data.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 11] = [
     "coordinator",
     "host-type",
+    "enroll",
+    "identity",
     "hostname",
     "public-keys",
     "manifest",
@@ -181,13 +183,18 @@ pub fn check(sources: &[Source]) -> Result<Settings, Vec<String>> {
     }
     let mut buildlet_args = Vec::new();
     let mut pass = |flag: &str, value: &str| buildlet_args.push(format!("-{flag}={value}"));
-    if let Some(host_type) = text("host-type") {
+    let dials = ["host-type", "enroll", "identity"]
+        .into_iter()
+        .find(|name| text(name).is_some());
+    if let Some(why) = dials {
         match coordinator {
             Some(coordinator) => pass("coordinator", coordinator),
-            None => problems.push("`host-type` needs a `coordinator` to dial".to_owned()),
+            None => problems.push(format!("`{why}` needs a `coordinator` to dial")),
         }
-        pass("reverse-type", host_type);
-        for name in ["hostname", "fingerprint", "ca-file"] {
+        if let Some(host_type) = text("host-type") {
+            pass("reverse-type", host_type);
+        }
+        for name in ["enroll", "identity", "hostname", "fingerprint", "ca-file"] {
             if let Some(value) = text(name) {
                 pass(name, value);
             }
@@ -237,6 +244,16 @@ mod tests {
             settings.buildlet_args,
             ["-coordinator=farm:8443", "-reverse-type=t"]
         );
+    }
+
+    #[test]
+    fn a_machine_with_a_key_of_its_own_needs_no_host_type() {
+        let own = file(&format!(
+            "coordinator = farm\npublic-keys = {KEY}\nenroll = be_x\nidentity = /var/id"
+        ));
+        let settings = check(&[own]).map_err(|why| why.join("\n")).expect("fine");
+        let wanted = ["-coordinator=farm", "-enroll=be_x", "-identity=/var/id"];
+        assert_eq!(settings.buildlet_args, wanted);
     }
 
     #[test]

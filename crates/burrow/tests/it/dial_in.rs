@@ -114,7 +114,7 @@ fn buildlet(folder: &Path, key: Option<&str>, host_type: &str, fingerprint: &str
 }
 
 /// Whether the page of machines has one that is connected.
-fn connected(farm: &Farm) -> bool {
+pub fn connected(farm: &Farm) -> bool {
     let page = get(&farm.state, "/machines.json").unwrap_or_default();
     page.contains("\"connected\":true")
 }
@@ -138,12 +138,12 @@ pub fn get(state: &Path, path: &str) -> Option<String> {
     Some(text)
 }
 
-fn said(out: &Output) -> String {
+pub fn said(out: &Output) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
 /// A process that does not outlive its test.
-struct Ended(Child);
+pub struct Ended(pub Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {

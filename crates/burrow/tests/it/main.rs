@@ -4,6 +4,7 @@ mod backup;
 mod bad_input;
 mod chaos;
 mod dial_in;
+mod enroll;
 mod farm;
 mod gomote;
 mod large;
@@ -207,6 +208,7 @@ fn wrong_command_lines_end_with_2_and_every_command_has_help() {
         "retry",
         "cancel",
         "gomote",
+        "enroll",
         "key",
         "token",
         "backup",

@@ -1,5 +1,6 @@
 //! A pool, its events, and fake buildlets that register with it.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use buildlet_api::{Client, PoolEvent};
 use ids::HostType;
-use pool_reverse::{KeyCheck, KeyVerdict, RegisterHead, ReverseConfig, ReversePool};
+use pool_reverse::{
+    Credential, IdentityVerdict, KeyCheck, KeyVerdict, RegisterHead, ReverseConfig, ReversePool,
+};
 use revdial::v2::{Listener, ListenerEvent, pickup_failed_line};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
@@ -19,6 +22,7 @@ use tokio::time::timeout;
 struct Keys {
     asked: Arc<AtomicUsize>,
     instead: Arc<Mutex<Option<KeyVerdict>>>,
+    enrolled: Arc<Mutex<BTreeMap<String, IdentityVerdict>>>,
 }
 
 impl KeyCheck for Keys {
@@ -36,6 +40,30 @@ impl KeyCheck for Keys {
         let verdict = self.instead.lock().unwrap().unwrap_or(verdict);
         Box::pin(std::future::ready(verdict))
     }
+
+    fn identity<'a>(
+        &'a self,
+        public_key: &'a str,
+    ) -> Pin<Box<dyn Future<Output = IdentityVerdict> + Send + 'a>> {
+        let known = self.enrolled.lock().unwrap().get(public_key).cloned();
+        Box::pin(std::future::ready(known.unwrap_or(IdentityVerdict::Unknown)))
+    }
+
+    fn still<'a>(
+        &'a self,
+        host_type: &'a HostType,
+        shown: &'a Credential,
+    ) -> Pin<Box<dyn Future<Output = KeyVerdict> + Send + 'a>> {
+        let public_key = match shown {
+            Credential::Key(key) => return self.check(host_type, key),
+            Credential::Identity(public_key) => public_key,
+        };
+        let verdict = match self.enrolled.lock().unwrap().get(public_key) {
+            Some(IdentityVerdict::Known { .. }) => KeyVerdict::Good,
+            _ => KeyVerdict::Bad,
+        };
+        Box::pin(std::future::ready(verdict))
+    }
 }
 
 pub struct Farm {
@@ -43,6 +71,8 @@ pub struct Farm {
     pub events: mpsc::Receiver<PoolEvent>,
     pub keys_asked: Arc<AtomicUsize>,
     pub verdict: Arc<Mutex<Option<KeyVerdict>>>,
+    /// Machines with keys of their own.
+    pub enrolled: Arc<Mutex<BTreeMap<String, IdentityVerdict>>>,
 }
 
 impl Farm {
@@ -53,15 +83,18 @@ impl Farm {
     pub fn with(config: ReverseConfig) -> Farm {
         let (sender, events) = mpsc::channel(16);
         let (keys_asked, verdict) = (Arc::new(AtomicUsize::new(0)), Arc::default());
+        let enrolled: Arc<Mutex<BTreeMap<_, _>>> = Arc::default();
         let keys = Arc::new(Keys {
             asked: keys_asked.clone(),
             instead: Arc::clone(&verdict),
+            enrolled: enrolled.clone(),
         });
         Farm {
             pool: ReversePool::new(config, keys, sender),
             events,
             keys_asked,
             verdict,
+            enrolled,
         }
     }
 
@@ -117,6 +150,7 @@ pub fn head() -> RegisterHead {
         version: "27".into(),
         revdial_version: "2".into(),
         instance: None,
+        identity: None,
         peer: "10.0.0.7:1234".into(),
     }
 }
@@ -149,6 +183,17 @@ pub const OURS: &str = r#"{"Version":27,"Burrow":"0.1.0","Features":["exec2"]}"#
 impl Buildlet {
     /// Registers and serves until its control connection ends or it is halted.
     pub fn start(pool: &ReversePool, head: RegisterHead, status: &str) -> Buildlet {
+        Buildlet::start_proving(pool, head, status, |_| String::new())
+    }
+
+    /// The same for a machine with a key of its own: `prove` makes its second request of the challenge.
+    pub fn start_proving(
+        pool: &ReversePool,
+        head: RegisterHead,
+        status: &str,
+        prove: impl Fn(&str) -> String + Send + 'static,
+    ) -> Buildlet {
+        let own = head.identity.is_some();
         let manners = Arc::new(Manners {
             status: Mutex::new(status.to_owned()),
             deaf: AtomicBool::new(false),
@@ -157,11 +202,15 @@ impl Buildlet {
             dialed: Mutex::default(),
             requests: Mutex::default(),
         });
-        let (ours, theirs) = duplex(4096);
+        let (ours, mut theirs) = duplex(4096);
         let registering = pool.clone();
         let registration = tokio::spawn(async move { registering.register(head, Box::new(ours)).await });
         let (pool, seen) = (pool.clone(), manners.clone());
         let task = tokio::spawn(async move {
+            if own {
+                let challenge = read_challenge(&mut theirs).await;
+                theirs.write_all(prove(&challenge).as_bytes()).await.unwrap();
+            }
             let halted = tokio_util::sync::CancellationToken::new();
             tokio::select! {
                 () = control(pool, theirs, seen, halted.clone()) => {}
@@ -182,6 +231,18 @@ impl Buildlet {
             .expect("it ends")
             .unwrap();
     }
+}
+
+pub async fn read_challenge(stream: &mut DuplexStream) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        text.push(stream.read_u8().await.expect("the answer is whole"));
+    }
+    let text = String::from_utf8(text).unwrap();
+    let challenge = text
+        .strip_prefix("HTTP/1.1 401 Unauthorized\r\nburrow-challenge: ")
+        .and_then(|rest| rest.strip_suffix("\r\nContent-Length: 0\r\n\r\n"));
+    challenge.expect("a challenge and nothing else").to_owned()
 }
 
 /// Reads the 101 and gives back nothing that came after it: there must be nothing in the same read.

@@ -4,6 +4,7 @@
 mod farm;
 mod go;
 mod health;
+mod identity;
 mod multiplexed;
 mod real;
 mod refusals;

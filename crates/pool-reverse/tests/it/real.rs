@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use buildlet_api::{Client, ExecSpec, PoolEvent, ProcessState, Upload};
 use ids::HostType;
-use pool_reverse::{KeyCheck, KeyVerdict, RegisterHead, ReverseConfig, ReversePool};
+use pool_reverse::{
+    Credential, IdentityVerdict, KeyCheck, KeyVerdict, RegisterHead, ReverseConfig, ReversePool,
+};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::sync::{Notify, mpsc};
@@ -50,6 +52,21 @@ impl KeyCheck for Keys {
         let good = *self.0.lock().unwrap() == key;
         Box::pin(ready(if good { KeyVerdict::Good } else { KeyVerdict::Bad }))
     }
+
+    fn identity<'a>(&'a self, _: &'a str) -> Pin<Box<dyn Future<Output = IdentityVerdict> + Send + 'a>> {
+        Box::pin(ready(IdentityVerdict::Unknown))
+    }
+
+    fn still<'a>(
+        &'a self,
+        host_type: &'a HostType,
+        shown: &'a Credential,
+    ) -> Pin<Box<dyn Future<Output = KeyVerdict> + Send + 'a>> {
+        match shown {
+            Credential::Key(key) => self.check(host_type, key),
+            Credential::Identity(_) => Box::pin(ready(KeyVerdict::Bad)),
+        }
+    }
 }
 
 /// What the coordinator does with connections, but that they can be cut.
@@ -73,6 +90,7 @@ impl RawHandler for Raw {
                 version: head.header("x-go-builder-version").to_owned(),
                 revdial_version: head.header("x-revdial-version").to_owned(),
                 instance: (!instance.is_empty()).then(|| instance.to_owned()),
+                identity: None,
                 peer: head.peer.to_string(),
             };
             tokio::select! {

@@ -38,12 +38,22 @@ pub struct DialerLimits {
 impl Default for DialerLimits {
     fn default() -> DialerLimits {
         DialerLimits {
-            sessions: 10_000,
+            sessions: 20_000,
             dials_per_session: 64,
             pickup: Duration::from_secs(30),
             // Source: golang/build `revdial/v2/revdial.go`. Listeners of ours give up after 100 s.
             keep_alive: Duration::from_secs(30),
         }
+    }
+}
+
+impl DialerLimits {
+    fn late(&self, dial: Nonce) -> Action {
+        let why = format!(
+            "the buildlet did not dial back within {} s",
+            self.pickup.as_secs()
+        );
+        Action::Failed { dial, why }
     }
 }
 
@@ -253,13 +263,26 @@ impl Dialer {
             if let Some(session) = self.sessions.get_mut(&dial.session) {
                 session.dials -= 1;
             }
-            actions.push(Action::Failed {
-                dial: nonce,
-                why: format!(
-                    "the buildlet did not dial back within {} s",
-                    self.limits.pickup.as_secs()
-                ),
-            });
+            actions.push(self.limits.late(nonce));
+        }
+        actions
+    }
+
+    /// As [`Dialer::tick`], for one session alone: what many sessions with a timer each cost does not grow with their number.
+    pub fn tick_of(&mut self, now: Duration, id: DialerId) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return actions;
+        };
+        if session.keep_alive_at <= now {
+            session.keep_alive_at = now + self.limits.keep_alive;
+            actions.push(keep_alive(id));
+        }
+        if session.dials > 0 {
+            let late = |dial: &Dial| dial.session == id && dial.expires_at <= now;
+            let due: Vec<_> = self.dials.extract_if(.., |_, dial| late(dial)).collect();
+            session.dials -= due.len();
+            actions.extend(due.into_iter().map(|(nonce, _)| self.limits.late(nonce)));
         }
         actions
     }
@@ -273,7 +296,11 @@ impl Dialer {
 
     /// As [`Dialer::next_deadline`], for one session alone.
     pub fn next_deadline_of(&self, session: DialerId) -> Option<Duration> {
-        let keep_alive = self.sessions.get(&session)?.keep_alive_at;
+        let open = self.sessions.get(&session)?;
+        let keep_alive = open.keep_alive_at;
+        if open.dials == 0 {
+            return Some(keep_alive);
+        }
         let expiries = self.dials.values().filter(|dial| dial.session == session);
         expiries.map(|dial| dial.expires_at).chain([keep_alive]).min()
     }
