@@ -13,6 +13,9 @@ pub const HALT: &str = "/halt";
 /// `/ID` with `GET ?offset=` and `DELETE`.
 pub const BURROW_EXEC: &str = "/burrow/exec";
 
+/// Our own: `POST` ends a buildlet that does nothing, for its stage0 to run the one that is published. 409: it is at work.
+pub const BURROW_UPDATE: &str = "/burrow/update";
+
 /// Trailer of `/exec`: `ok`, or why the command failed.
 pub const PROCESS_STATE: &str = "process-state";
 /// Trailer in place of [`PROCESS_STATE`]: why the machine failed the command.
@@ -36,6 +39,10 @@ pub const HOST_TYPE: &str = "x-go-host-type";
 pub const REVDIAL_VERSION: &str = "x-revdial-version";
 /// Stable for one start of one of our buildlets.
 pub const BURROW_INSTANCE: &str = "x-burrow-instance";
+/// It sends a keep-alive at least every 30 s; without one for 100 s it is dead.
+pub const BURROW_KEEP_ALIVE: &str = "x-burrow-keep-alive";
+/// The serial of the manifest that its stage0 runs it from.
+pub const BURROW_RELEASE: &str = "x-burrow-release";
 
 /// Encodes pairs as `application/x-www-form-urlencoded`, in the order given: all but letters,
 /// digits and `-_.~` as `%XX`, a space as `+`.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
 use revdial::proof;
-use revdial::v2::{Listener, ListenerEvent, pickup_failed_line};
+use revdial::v2::{Listener, ListenerEvent, keep_alive_line, pickup_failed_line};
 
 use crate::control::{Control, SILENCE_LIMIT};
 use crate::dial::{Coordinator, UpgradeError, upgrade, upgrade_proving};
@@ -25,6 +25,8 @@ use crate::stream::{Buffered, Stream};
 const PICKUP_LIMIT: Duration = Duration::from_secs(30);
 /// Connections on their way at once.
 const PICKUPS_MAX: usize = 64;
+/// Between two words of ours: the coordinator was told that it can count on them.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 pub const CLOSED: &str = "the coordinator closed the connection";
 /// The longest pause between two registrations.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -146,9 +148,15 @@ fn register(coordinator: &Coordinator, identity: &Identity, instance: &str) -> R
         Credential::Key(key) => format!("X-Go-Builder-Key: {key}"),
         Credential::Own(own) => format!("{}: {}", proof::IDENTITY, own.public()),
     };
+    let release = std::env::var("BURROW_RELEASE").unwrap_or_default();
+    let release = match release.bytes().all(|b| b.is_ascii_digit()) && !release.is_empty() {
+        true => format!("X-Burrow-Release: {release}\r\n"),
+        false => String::new(),
+    };
     let headers = format!(
         "X-Go-Builder-Hostname: {hostname}\r\n{shown}\r\nX-Go-Builder-Version: {PROTOCOL}\r\n\
-         X-Go-Host-Type: {host_type}\r\nX-Revdial-Version: 2\r\nX-Burrow-Instance: {instance}\r\n"
+         X-Go-Host-Type: {host_type}\r\nX-Revdial-Version: 2\r\nX-Burrow-Instance: {instance}\r\n\
+         X-Burrow-Keep-Alive: 1\r\n{release}"
     );
     let prove = |challenge: &str| match credential {
         Credential::Key(_) => String::new(),
@@ -188,6 +196,7 @@ fn listen_v2(
     let mut listener = Listener::new();
     let under_way = Arc::new(AtomicUsize::new(0));
     let mut deadline = Instant::now() + SILENCE_LIMIT;
+    let mut keep_alive_at = Instant::now() + KEEP_ALIVE;
     loop {
         let events = match listener.receive(&bytes) {
             Ok(events) => events,
@@ -226,7 +235,14 @@ fn listen_v2(
                 }
             }
         }
-        bytes = match control.receive(deadline) {
+        if keep_alive_at <= Instant::now() {
+            if let Err(why) = control.send(&keep_alive_line()) {
+                return why.to_string();
+            }
+            keep_alive_at = Instant::now() + KEEP_ALIVE;
+        }
+        bytes = match control.receive(deadline.min(keep_alive_at)) {
+            Err(why) if why.kind() == std::io::ErrorKind::TimedOut && Instant::now() < deadline => Vec::new(),
             Ok(bytes) if bytes.is_empty() => return CLOSED.to_owned(),
             Ok(bytes) => bytes,
             Err(why) => return why.to_string(),

@@ -208,6 +208,17 @@ impl Server {
         }
     }
 
+    /// Whether stage0 runs it and nothing is done but the request that asks. Nothing new is begun then.
+    fn may_be_replaced(&self) -> bool {
+        if std::env::var_os("BURROW_RELEASE").is_none() || self.halting.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        let runs = |(_, running, _): &(String, bool, u64)| *running;
+        let idle = self.busy.load(Ordering::SeqCst) == 1 && !self.setup.execs.list().iter().any(runs);
+        self.halting.store(idle, Ordering::SeqCst);
+        idle
+    }
+
     /// Takes no new work, ends what runs, and removes what goes with the process.
     pub fn end(&self) {
         self.halting.store(true, Ordering::SeqCst);
@@ -415,7 +426,7 @@ impl Request<'_> {
             "/status" | "/workdir" | "/ls" | "/tgz" => &["GET"],
             "/writetgz" => &["PUT", "POST"],
             "/write" => &["PUT"],
-            "/exec" | "/removeall" | "/halt" => &["POST"],
+            "/exec" | "/removeall" | "/halt" | "/burrow/update" => &["POST"],
             "/burrow/exec" => &["POST", "GET"],
             other if other.starts_with("/burrow/exec/") => &["GET", "DELETE"],
             _ => return Ok(Some(Answer::error(404, "404 page not found"))),
@@ -458,6 +469,19 @@ impl Request<'_> {
                 thread::sleep(Duration::from_secs(1));
                 server.setup.at_halt.perform();
                 std::process::exit(0);
+            }
+            ("/burrow/update", _) => {
+                if !server.may_be_replaced() {
+                    return Ok(Some(Answer::error(
+                        409,
+                        "this buildlet is at work, or not run by stage0",
+                    )));
+                }
+                send(self.body.connection, &Answer::ok(""), false)?;
+                self.body.connection.stream.close();
+                server.end();
+                // As if it had lost its coordinator: stage0 asks what to run.
+                std::process::exit(75);
             }
             ("/exec", _) => return self.exec(server),
             ("/burrow/exec", "POST") => self.start(server)?,

@@ -200,8 +200,12 @@ impl RawHandler for Raw {
                 revdial_version: head.header("x-revdial-version").to_owned(),
                 instance: given("x-burrow-instance"),
                 identity: given(revdial::proof::IDENTITY),
+                keeps_alive: given(buildlet_api::wire::BURROW_KEEP_ALIVE).is_some(),
+                release: given(buildlet_api::wire::BURROW_RELEASE).and_then(|text| text.parse().ok()),
                 peer: head.peer.to_string(),
             };
+            // It would be kept for as long as the machine stays.
+            drop(head);
             self.reverse.register(register, Box::new(stream)).await;
         })
     }

@@ -32,6 +32,10 @@ pub struct RegisterHead {
     pub instance: Option<String>,
     /// `X-Burrow-Identity`: it has a key of its own, and is asked to prove it.
     pub identity: Option<String>,
+    /// `X-Burrow-Keep-Alive`: it sends keep-alives itself.
+    pub keeps_alive: bool,
+    /// `X-Burrow-Release`: the serial of what its stage0 runs.
+    pub release: Option<u64>,
     /// Address and port that it came from.
     pub peer: String,
 }

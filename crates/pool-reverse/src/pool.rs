@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -45,6 +46,9 @@ pub struct ReverseConfig {
     pub heartbeat: Duration,
     /// Looks in a row that may fail before a machine is given up. Each has 20 s.
     pub heartbeat_failures: u32,
+    /// The same two for machines that send keep-alives: how long they may be silent, and between two looks at their health.
+    pub silence: Duration,
+    pub quiet_heartbeat: Duration,
     /// Between two looks at whether a machine's key still opens.
     pub key_check: Duration,
     pub dialer: DialerLimits,
@@ -56,6 +60,10 @@ impl Default for ReverseConfig {
             bad_keys_per_minute: 10,
             heartbeat: Duration::from_secs(10),
             heartbeat_failures: 3,
+            // Three of theirs, and as long as theirs for us.
+            silence: Duration::from_secs(100),
+            // A connection is made for each, which costs more than all else that an idle machine does.
+            quiet_heartbeat: Duration::from_secs(300),
             key_check: Duration::from_secs(15),
             dialer: DialerLimits::default(),
         }
@@ -99,6 +107,7 @@ struct SessionHandle {
 /// A machine that is up.
 struct Machine {
     session: DialerId,
+    release: Option<u64>,
     own_name: Option<String>,
     generation: u64,
     host_type: HostType,
@@ -115,6 +124,8 @@ struct Admitted {
     head: RegisterHead,
     host_type: HostType,
     own_name: Option<String>,
+    /// When bytes came on its control connection, in milliseconds since the pool began.
+    heard: AtomicU64,
 }
 
 /// Whether a machine may be up.
@@ -171,7 +182,7 @@ impl ReversePool {
     /// May be dropped: the session ends, and so do its connections.
     pub async fn register(&self, head: RegisterHead, mut stream: BoxedStream) {
         let (peer, hostname, host_type) = (head.peer.clone(), head.hostname.clone(), head.host_type.clone());
-        let refusal = match self.open(head, &mut stream).await {
+        let refusal = match Box::pin(self.open(head, &mut stream)).await {
             Ok((admitted, outgoing, stop)) => return self.serve(admitted, stream, outgoing, stop).await,
             Err(refusal) => refusal,
         };
@@ -206,6 +217,29 @@ impl ReversePool {
                 debug!("closed a reverse connection nobody waits for: {error}");
                 let _ = refuse(stream, 400, &error.to_string()).await;
             }
+        }
+    }
+
+    /// The machines that stage0 runs, by host type, with the serial of what it runs there.
+    pub fn releases(&self) -> Vec<(HostType, MachineId, u64)> {
+        let state = self.0.lock();
+        let of = |(id, machine): (&MachineId, &Machine)| {
+            Some((machine.host_type.clone(), id.clone(), machine.release?))
+        };
+        state.machines.iter().filter_map(of).collect()
+    }
+
+    /// Asks a machine to run the published buildlet. `false`: it is at work, or gone.
+    pub async fn update(&self, machine: &MachineId) -> Result<bool, CallError> {
+        let client = self
+            .0
+            .lock()
+            .machines
+            .get(machine)
+            .map(|machine| machine.client.clone());
+        match client {
+            Some(client) => client.update().await,
+            None => Ok(false),
         }
     }
 
@@ -274,6 +308,7 @@ impl ReversePool {
                 head,
                 host_type,
                 own_name,
+                heard: AtomicU64::new(self.0.now_ms()),
             },
             outgoing,
             stop,
@@ -301,7 +336,7 @@ impl ReversePool {
                     biased;
                     () = stop.cancelled() => "a newer connection took its place, or the pool is closed".to_owned(),
                     why = async { match &admitted.link {
-                        Link::Dialled => self.read(admitted.session, read).await,
+                        Link::Dialled => self.read(&admitted, read).await,
                         Link::Multiplexed(all) => all.read(read).await,
                     } } => why,
                     why = async { match outgoing {
@@ -334,16 +369,18 @@ impl ReversePool {
     }
 
     /// Reads the control connection to its end; returns why it ended.
-    async fn read(&self, session: DialerId, mut read: ReadHalf<BoxedStream>) -> String {
-        let mut buffer = [0; 4096];
+    async fn read(&self, admitted: &Admitted, mut read: ReadHalf<BoxedStream>) -> String {
+        // Lines are short and seldom, and this is kept for as long as the machine stays.
+        let mut buffer = [0; 512];
         loop {
             let length = match read.read(&mut buffer).await {
                 Ok(0) => return "its control connection was closed".to_owned(),
                 Ok(length) => length,
                 Err(error) => return format!("its control connection broke: {error}"),
             };
+            admitted.heard.store(self.0.now_ms(), Ordering::Relaxed);
             let mut state = self.0.lock();
-            match state.dialer.receive(session, &buffer[..length]) {
+            match state.dialer.receive(admitted.session, &buffer[..length]) {
                 Ok(actions) => state.perform(actions),
                 Err(error) => return format!("it broke the control protocol: {error}"),
             }
@@ -410,7 +447,7 @@ impl ReversePool {
     /// Brings the machine up and looks after its health; returns why it has to go.
     async fn care(&self, admitted: &Admitted) -> String {
         let provisional = self.client(admitted, machine_name(&admitted.head.hostname, None, 1));
-        let status = match provisional.status().await {
+        let status = match Box::pin(provisional.status()).await {
             Err(error) => return format!("it did not answer `/status`: {}", chain(&error)),
             Ok(status) if status.version < admitted.version_min() => {
                 let (found, wanted) = (status.version, admitted.version_min());
@@ -418,7 +455,9 @@ impl ReversePool {
             }
             Ok(status) => status,
         };
-        let (client, up) = match self.claim(admitted, status).await {
+        // And its connection.
+        drop(provisional);
+        let (client, up) = match Box::pin(self.claim(admitted, status)).await {
             Claim::Up(client, up) => (client, *up),
             Claim::No(why) => return why,
         };
@@ -426,10 +465,22 @@ impl ReversePool {
         if self.0.events.send(up).await.is_err() {
             return "nobody listens to the pool".to_owned();
         }
+        let quiet = admitted.head.keeps_alive && matches!(admitted.link, Link::Dialled);
         let mut failures = 0;
         loop {
-            sleep(self.0.config.heartbeat).await;
-            match client.status().await {
+            match quiet && failures == 0 {
+                true => {
+                    if let Some(why) = self.silent(admitted).await {
+                        return why;
+                    }
+                }
+                false => sleep(self.0.config.heartbeat).await,
+            }
+            let alive = Box::pin(client.status()).await;
+            if quiet {
+                client.forget_idle();
+            }
+            match alive {
                 Ok(_) => failures = 0,
                 Err(error) => {
                     failures += 1;
@@ -439,6 +490,24 @@ impl ReversePool {
                     }
                 }
             }
+        }
+    }
+
+    /// Waits for the next look at a machine that sends keep-alives; why it has to go if they stay away.
+    async fn silent(&self, admitted: &Admitted) -> Option<String> {
+        let limit = self.0.config.silence;
+        let look = Instant::now() + self.0.config.quiet_heartbeat;
+        loop {
+            let heard = Duration::from_millis(admitted.heard.load(Ordering::Relaxed));
+            let due = self.0.began + heard + limit;
+            let now = Instant::now();
+            if due <= now {
+                return Some(format!("it said nothing for {} s", limit.as_secs()));
+            }
+            if look <= now {
+                return None;
+            }
+            sleep_until(due.min(look)).await;
         }
     }
 
@@ -552,6 +621,7 @@ impl ReversePool {
         let machine = Machine {
             session: admitted.session,
             own_name: admitted.own_name.clone(),
+            release: admitted.head.release,
             generation,
             host_type: admitted.host_type.clone(),
             hostname: admitted.head.hostname.clone(),
@@ -616,6 +686,10 @@ impl Admitted {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn now(&self) -> Duration {

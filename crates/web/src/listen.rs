@@ -75,7 +75,8 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             http: 4096,
-            raw: 4096,
+            // 10,000 machines, and a build at work on each.
+            raw: 32 * 1024,
         }
     }
 }
@@ -193,8 +194,9 @@ async fn connection(
             (RawStream::new(Io::Tls(Box::new(secured))), http2)
         }
     };
+    // Each in a box of its own: a machine's connection that idles for weeks shall not have room for a page's.
     if http2_agreed {
-        return http2(stream, info, shared).await;
+        return Box::pin(http2(stream, info, shared)).await;
     }
     let first = tokio::select! {
         () = shared.stop.cancelled() => return Ok(()),
@@ -216,12 +218,13 @@ async fn connection(
     match begin {
         Begin::Http1(head) if is_raw(&head, shared) => {
             stream.put_back(bytes.slice(head.len..));
+            drop(bytes);
             free();
-            raw(head, stream, info, shared).await
+            Box::pin(raw(head, stream, info, shared)).await
         }
         Begin::Http2 => {
             stream.put_back(bytes);
-            http2(stream, info, shared).await
+            Box::pin(http2(stream, info, shared)).await
         }
         Begin::More if bytes.is_empty() => Ok(()), // opened and closed: a health check, a browser's spare
         Begin::More if bytes.len() >= HEAD_LIMIT => {
@@ -234,7 +237,7 @@ async fn connection(
         }
         Begin::Http1(_) | Begin::Odd | Begin::More => {
             stream.put_back(bytes);
-            http1(stream, info, shared).await
+            Box::pin(http1(stream, info, shared)).await
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is run by hand: `cargo run --release -p xtask -- simulate --seeds 100000`.
 
 mod bench;
+mod idle_bench;
 mod schedule_bench;
 mod simulate;
 
@@ -16,6 +17,9 @@ usage: xtask COMMAND
                                     start real farms, measure them and print a table; all rows, or B1, B2, ...
                                     --buildbot: with Buildbot of that virtual environment beside it
                                     --size: instead of the row's own number of builders, pushes, lines or builds
+  idle-bench [--machines N] [--go] [--seconds S]
+                                    what idle machines that dialled in cost the coordinator beside this program:
+                                    memory of each, share of a core. --go: as Go's are, without keep-alives
 ";
 
 fn main() -> std::process::ExitCode {
@@ -36,6 +40,7 @@ fn run() -> Result<std::process::ExitCode, lexopt::Error> {
     };
     let (mut seeds, mut from) = (10_000, 0);
     let mut bench = bench::Wanted::default();
+    let mut idle = idle_bench::Options::default();
     while let Some(arg) = parser.next()? {
         match (command.as_str(), arg) {
             ("simulate", Arg::Long("seeds")) => seeds = parser.value()?.parse()?,
@@ -43,11 +48,15 @@ fn run() -> Result<std::process::ExitCode, lexopt::Error> {
             ("bench", Arg::Long("buildbot")) => bench.buildbot = Some(parser.value()?.into()),
             ("bench", Arg::Long("size")) => bench.size = Some(parser.value()?.parse()?),
             ("bench", Arg::Value(row)) => bench.rows.push(row.string()?),
+            ("idle-bench", Arg::Long("machines")) => idle.machines = parser.value()?.parse()?,
+            ("idle-bench", Arg::Long("seconds")) => idle.seconds = parser.value()?.parse()?,
+            ("idle-bench", Arg::Long("go")) => idle.go = true,
             (_, arg) => return Err(arg.unexpected()),
         }
     }
     match command.as_str() {
         "simulate" => Ok(simulate::run(from, seeds)),
+        "idle-bench" => Ok(idle_bench::run(&idle)),
         "schedule-bench" => Ok(schedule_bench::run()),
         "bench" => Ok(bench::run(&bench)),
         other => Err(format!("no command `{other}`").into()),

@@ -163,6 +163,12 @@ impl Inner {
         idle.pop().map(|(_, connection)| connection)
     }
 
+    pub fn forget_idle(&self) {
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        // Behind the lock.
+        drop(idle);
+    }
+
     pub async fn connect(&self, request: &'static str) -> Result<Connection, CallError> {
         let stream = self.dial(request).await?;
         let shaken = http1::handshake(TokioIo::new(stream)).await;

@@ -122,6 +122,22 @@ impl Client {
         call.json(HEAD_LIMIT).await
     }
 
+    /// Closes the connections that are kept for later calls.
+    pub fn forget_idle(&self) {
+        self.0.forget_idle();
+    }
+
+    /// Asks a buildlet of stage0's to end itself if it does nothing, so that the published one is run. `false`: it is at work.
+    /// 20 s in all.
+    pub async fn update(&self) -> Result<bool, CallError> {
+        let call = self.call(Method::POST, wire::BURROW_UPDATE, "POST /burrow/update");
+        match call.text(HEAD_LIMIT).await {
+            Ok(_) => Ok(true),
+            Err(CallError::Refused { status: 409, .. }) => Ok(false),
+            Err(why) => Err(why),
+        }
+    }
+
     /// The absolute work directory, as the buildlet's platform writes it. 20 s in all.
     pub async fn work_dir(&self) -> Result<String, CallError> {
         let call = self.call(Method::GET, wire::WORK_DIR, "GET /workdir");

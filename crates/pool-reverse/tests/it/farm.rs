@@ -151,6 +151,8 @@ pub fn head() -> RegisterHead {
         revdial_version: "2".into(),
         instance: None,
         identity: None,
+        keeps_alive: false,
+        release: None,
         peer: "10.0.0.7:1234".into(),
     }
 }

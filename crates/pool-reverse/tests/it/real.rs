@@ -91,6 +91,8 @@ impl RawHandler for Raw {
                 revdial_version: head.header("x-revdial-version").to_owned(),
                 instance: (!instance.is_empty()).then(|| instance.to_owned()),
                 identity: None,
+                keeps_alive: !head.header("x-burrow-keep-alive").is_empty(),
+                release: None,
                 peer: head.peer.to_string(),
             };
             tokio::select! {
