@@ -149,6 +149,11 @@ Examples:
     /// A machine makes its key itself, and shows a token once to have it known. Works on the store itself, so whoever may
     /// write it may use it; the farm need not run. A running farm lets no revoked machine stay for longer than a minute.
     Enroll(crate::enroll::Enroll),
+    /// Buildlets that machines fetch from this farm and update themselves to
+    ///
+    /// Machines run stage0, which fetches what the farm's owner signed. Sign where the key is, publish on the farm; machines that
+    /// idle run it within minutes, one first, the others when that one is back.
+    Buildlets(crate::buildlets::Buildlets),
     /// Keys that many machines share, as those of Go's buildlets do
     Key(Key),
     /// Tokens with which people retry and cancel

@@ -5,6 +5,7 @@
 
 mod args; // the command line
 mod backup; // `backup`, `restore`, `move-store`
+mod buildlets; // `buildlets`: what stage0 fetches
 mod check; // `check`
 mod client; // `status`, `builds`, `logs`, `retry`, `cancel`
 mod corpus; // `corpus` and `maintnerd`
@@ -81,6 +82,7 @@ fn run(args: Args) -> Result<Exit, Failure> {
         Command::Retry(retry) => block_on(client::retry(&global, &retry)),
         Command::Cancel(cancel) => block_on(client::cancel(&global, &cancel)),
         Command::Gomote(gomote) => block_on(gomote::gomote(&global, &gomote)),
+        Command::Buildlets(buildlets) => buildlets::buildlets(&global, &buildlets),
         Command::Enroll(enroll) => block_on(enroll::enroll(&global, &enroll)),
         Command::Key(key) => block_on(secrets::key(&global, &key)),
         Command::Token(token) => block_on(secrets::token(&global, &token)),

@@ -3,7 +3,7 @@
 //! `engine` drives the core, `drive` performs its effects on machines (what their answers mean is decided in `answer`),
 //! `watch` turns what the mirrors saw into what is wanted, by the plan of `branches`; `upkeep` looks after disk, logs and
 //! configuration, `pools` after machines on this host, `http` opens the doors, `enroll` makes machines known, `downloads` serves
-//! their buildlets, `gomote` lends machines to people. Start at
+//! their buildlets and `rollout` has them run those, `gomote` lends machines to people. Start at
 //! [`serve`].
 
 mod answer;
@@ -12,6 +12,7 @@ mod downloads;
 mod drive;
 mod engine;
 mod enroll;
+mod files;
 mod gomote;
 mod http;
 mod keys;
@@ -19,6 +20,7 @@ mod known;
 mod lock;
 mod mask;
 mod pools;
+mod rollout;
 mod secrets;
 mod upkeep;
 mod watch;
@@ -76,6 +78,7 @@ pub(crate) fn current(config: &Current) -> Arc<Config> {
 /// Runs the whole farm until `stop`, or until a part of it ends unasked.
 pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let config = options.config;
+    files::raise(&config);
     let state = std::path::absolute(&config.farm.state_dir).context("find the state folder")?;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -179,6 +182,12 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         inputs,
     };
     parts.spawn(upkeep.run(stop.clone()));
+    parts.spawn(rollout::run(
+        state.clone(),
+        store.clone(),
+        reverse.clone(),
+        stop.clone(),
+    ));
     let tls = http::tls(&config, &state)?;
     let service = http::Service {
         config: holds,

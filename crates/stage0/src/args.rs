@@ -1,18 +1,15 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use lexopt::Arg::{Long, Value};
 use lexopt::ValueExt as _;
-use ring::signature::Ed25519KeyPair;
 
 use crate::kept::Folder;
-use crate::manifest::{self, Binary, Target, Version};
+use crate::manifest::Version;
 use crate::settings::{self, Source};
-use crate::{drive, metadata};
+use crate::{drive, metadata, publish};
 
 /// Source: sysexits.h.
 const BAD_SETTINGS: u8 = 78;
@@ -151,21 +148,7 @@ fn untar(archive: &Path, dir: &Path) -> Result<u8, Failure> {
 
 fn new_key(mut parser: lexopt::Parser) -> Result<u8, Failure> {
     let path = PathBuf::from(parser.value()?);
-    let random = ring::rand::SystemRandom::new();
-    let bytes = Ed25519KeyPair::generate_pkcs8(&random)
-        .map_err(|_| Failure::Other("there is no randomness to be had".to_owned()))?;
-    let key = Ed25519KeyPair::from_pkcs8(bytes.as_ref()).expect("just made");
-    let mut options = File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let write = || {
-        let mut file = options.open(&path)?;
-        file.write_all(bytes.as_ref())?;
-        file.sync_all()
-    };
-    write().map_err(|why| failed("write", &path, &why))?;
-    println!("{}", manifest::public_hex(&key));
+    println!("{}", publish::new_key(&path).map_err(Failure::Other)?);
     Ok(0)
 }
 
@@ -194,61 +177,8 @@ fn sign(mut parser: lexopt::Parser) -> Result<u8, Failure> {
             "the minimum {minimum} is above the version {version}"
         )));
     }
-    let bytes = fs::read(&key).map_err(|why| failed("read", &key, &why))?;
-    let pair = Ed25519KeyPair::from_pkcs8(&bytes)
-        .map_err(|_| Failure::Other(format!("`{}` is no key of `stage0 new-key`", key.display())))?;
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let binaries = binaries(&dir)?;
-    let signed = manifest::sign(
-        &pair,
-        serial.unwrap_or(since.as_secs()),
-        version,
-        minimum,
-        &binaries,
-    );
-    let (fresh, path) = (dir.join("manifest.new"), dir.join("manifest"));
-    fs::write(&fresh, signed)
-        .and_then(|()| fs::rename(&fresh, &path))
-        .map_err(|why| failed("write", &path, &why))?;
-    println!(
-        "signed {} for {} kinds of machine",
-        path.display(),
-        binaries.len()
-    );
+    let kinds = publish::sign(&key, version, minimum, serial, &dir).map_err(Failure::Other)?;
+    let path = dir.join(publish::MANIFEST);
+    println!("signed {} for {kinds} kinds of machine", path.display());
     Ok(0)
-}
-
-/// The files `buildlet.TARGET` of a folder, by name.
-fn binaries(dir: &Path) -> Result<Vec<(Target, Binary)>, Failure> {
-    let mut found = Vec::new();
-    let entries = fs::read_dir(dir).map_err(|why| failed("read", dir, &why))?;
-    for entry in entries {
-        let path = entry.map_err(|why| failed("read", dir, &why))?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        let target = name.strip_prefix("buildlet.").and_then(Target::parse);
-        let Some(target) = target else { continue };
-        let bytes = fs::read(&path).map_err(|why| failed("read", &path, &why))?;
-        let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
-        let binary = Binary {
-            size: bytes.len() as u64,
-            sha256: digest.as_ref().try_into().expect("SHA-256 has 32 bytes"),
-            name: name.to_owned(),
-        };
-        found.push((target, binary));
-    }
-    if found.is_empty() {
-        let wanted = "there is no buildlet.SYSTEM-PROCESSOR, such as buildlet.linux-amd64, in";
-        return Err(Failure::Other(format!("{wanted} `{}`", dir.display())));
-    }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(found)
-}
-
-fn failed(what: &str, path: &Path, why: &std::io::Error) -> Failure {
-    Failure::Other(format!("cannot {what} `{}`: {why}", path.display()))
 }

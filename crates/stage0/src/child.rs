@@ -9,10 +9,16 @@ use std::time::Duration;
 
 use crate::stage::End;
 
-/// Runs `program` to its end; `proven` is called once if it lives for `proven_after`.
-pub fn run(program: &Path, args: &[OsString], proven_after: Duration, proven: impl FnOnce()) -> End {
+/// Runs `program`, which is told the serial that it is run for, to its end; `proven` is called once if it lives for `proven_after`.
+pub fn run(
+    program: &Path,
+    args: &[OsString],
+    serial: u64,
+    proven_after: Duration,
+    proven: impl FnOnce(),
+) -> End {
     let mut command = Command::new(program);
-    command.args(args);
+    command.args(args).env("BURROW_RELEASE", serial.to_string());
     let child = match command.spawn() {
         Ok(child) => child,
         Err(why) => return End::Fell(format!("it cannot be started: {why}")),

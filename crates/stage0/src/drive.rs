@@ -149,7 +149,7 @@ impl Shell<'_> {
         tell(&format!("running buildlet {}", release.version));
         let program = self.folder.program(&release.binary);
         let args = self.args.clone();
-        let end = child::run(&program, &args, PROVEN_AFTER, || {
+        let end = child::run(&program, &args, release.serial, PROVEN_AFTER, || {
             for action in self.stage.handle(self.began.elapsed(), Event::Proven) {
                 self.note(action);
             }

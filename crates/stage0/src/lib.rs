@@ -14,6 +14,7 @@ mod fetch; // over HTTP
 mod kept; // the state folder
 pub mod manifest;
 mod metadata; // what a cloud says about its machine
+pub mod publish; // what is run by who signs and who runs the farm
 mod settings;
 pub mod stage;
 

@@ -122,6 +122,19 @@ impl std::fmt::Display for Target {
 
 /// Checks the signature, then reads; nothing of what nobody signed is looked at.
 pub fn open(bytes: &[u8], keys: &[PublicKey], target: &Target) -> Result<Offer, ManifestError> {
+    let (signed, signature) = split(bytes)?;
+    let believed = keys.iter().any(|PublicKey(key)| {
+        let key = UnparsedPublicKey::new(&ED25519, key);
+        key.verify(signed.as_bytes(), &signature).is_ok()
+    });
+    if !believed {
+        return Err(ManifestError::Signature);
+    }
+    read(signed, target)
+}
+
+/// What is signed, and the signature.
+fn split(bytes: &[u8]) -> Result<(&str, [u8; 64]), ManifestError> {
     let malformed = |why: String| ManifestError::Malformed(why);
     let text = std::str::from_utf8(bytes).map_err(|_| malformed("it is no text".to_owned()))?;
     if !text.starts_with(FIRST_LINE) {
@@ -135,18 +148,41 @@ pub fn open(bytes: &[u8], keys: &[PublicKey], target: &Target) -> Result<Offer, 
         .ok_or_else(|| malformed("it does not end with a signature; it may be cut short".to_owned()))?;
     let signature: [u8; 64] =
         unhex(signature).ok_or_else(|| malformed("its signature is no 128 hex digits".to_owned()))?;
-    let believed = keys.iter().any(|PublicKey(key)| {
-        let key = UnparsedPublicKey::new(&ED25519, key);
-        key.verify(signed.as_bytes(), &signature).is_ok()
-    });
-    if !believed {
-        return Err(ManifestError::Signature);
-    }
-    read(signed, target)
+    Ok((signed, signature))
+}
+
+/// All that a manifest says, for who publishes it. Its signature is not looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    pub serial: u64,
+    pub version: Version,
+    pub minimum: Version,
+    pub binaries: Vec<(Target, Binary)>,
+}
+
+/// Reads a manifest without believing it.
+pub fn summary(bytes: &[u8]) -> Result<Summary, ManifestError> {
+    let (signed, _) = split(bytes)?;
+    read_all(signed)
 }
 
 fn read(text: &str, target: &Target) -> Result<Offer, ManifestError> {
-    let (mut serial, mut version, mut minimum, mut binary) = (None, None, None, None);
+    let all = read_all(text)?;
+    let binary = all.binaries.into_iter().rfind(|(kind, _)| kind == target);
+    let (_, binary) = binary.ok_or_else(|| ManifestError::NoBinary(target.to_string()))?;
+    let release = Release {
+        serial: all.serial,
+        version: all.version,
+        binary,
+    };
+    Ok(Offer {
+        release,
+        minimum: all.minimum,
+    })
+}
+
+fn read_all(text: &str) -> Result<Summary, ManifestError> {
+    let (mut serial, mut version, mut minimum, mut binaries) = (None, None, None, Vec::new());
     for line in text.lines().skip(1) {
         let wrong = || ManifestError::Malformed(format!("`{line}` is no line of a manifest"));
         let words: Vec<&str> = line.split(' ').collect();
@@ -165,26 +201,26 @@ fn read(text: &str, target: &Target) -> Result<Offer, ManifestError> {
                         .ok_or_else(wrong)?
                         .to_owned(),
                 };
-                if kind == target.0 {
-                    binary = Some(parsed);
-                }
+                // Of kinds that this program has no word for, too.
+                binaries.push((Target(kind.to_owned()), parsed));
             }
             // A later form of manifest has another first line.
             _ => return Err(wrong()),
         }
     }
     let missing = |what: &str| ManifestError::Malformed(format!("it has no `{what}`"));
-    let release = Release {
+    let summary = Summary {
         serial: serial.ok_or_else(|| missing("serial"))?,
         version: version.ok_or_else(|| missing("version"))?,
-        binary: binary.ok_or_else(|| ManifestError::NoBinary(target.to_string()))?,
+        minimum: minimum.ok_or_else(|| missing("minimum"))?,
+        binaries,
     };
-    let minimum = minimum.ok_or_else(|| missing("minimum"))?;
-    if release.version < minimum {
-        let why = format!("version {} is below its own minimum {minimum}", release.version);
+    let Summary { version, minimum, .. } = summary;
+    if version < minimum {
+        let why = format!("version {version} is below its own minimum {minimum}");
         return Err(ManifestError::Malformed(why));
     }
-    Ok(Offer { release, minimum })
+    Ok(summary)
 }
 
 /// Signs buildlets, one for each kind of machine: the manifest's bytes.

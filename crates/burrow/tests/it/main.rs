@@ -11,6 +11,7 @@ mod large;
 mod newcomer;
 mod peers;
 mod reload;
+mod updates;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -208,6 +209,7 @@ fn wrong_command_lines_end_with_2_and_every_command_has_help() {
         "retry",
         "cancel",
         "gomote",
+        "buildlets",
         "enroll",
         "key",
         "token",
