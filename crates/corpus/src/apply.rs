@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use maintpb::Malformed;
 use maintpb::borrowed::{Mutation, View};
@@ -206,8 +207,8 @@ impl Corpus {
         self.issues
             .github
             .users
-            .get(&user.0)
-            .map(|name| self.issues.names.text(*name))
+            .get(user.0)
+            .map(|name| self.issues.names.text(name))
     }
 
     /// Of a team of GitHub, by its id.
@@ -215,8 +216,29 @@ impl Corpus {
         self.issues
             .github
             .teams
-            .get(&id)
-            .map(|name| self.issues.names.text(*name))
+            .get(id)
+            .map(|name| self.issues.names.text(name))
+    }
+
+    /// All users whose login the log tells, by id.
+    pub fn users(&self) -> BTreeMap<UserId, String> {
+        let users = self.issues.github.users.all().into_iter();
+        users
+            .map(|(id, name)| (UserId(id), self.issues.names.text(name).into_owned()))
+            .collect()
+    }
+
+    /// All teams of GitHub that the log tells of, by id.
+    pub fn teams(&self) -> BTreeMap<i64, String> {
+        let teams = self.issues.github.teams.all().into_iter();
+        teams
+            .map(|(id, name)| (id, self.issues.names.text(name).into_owned()))
+            .collect()
+    }
+
+    /// In the order in which the log told of them first, also those of which only the name is known.
+    pub fn all_commits(&self) -> impl Iterator<Item = CommitView<'_>> {
+        self.code.git.all().map(|id| CommitView { corpus: self, id })
     }
 
     /// What happened: `labeled`, `closed`, `mentioned` …

@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 
 use crate::apply::Corpus;
 use crate::gerrit::{Change, Project, Status};
-use crate::git::{CommitId, CommitView};
+use crate::git::{CommitId, CommitView, Hash};
+use crate::names::Name;
 use crate::notedb::{self, Message, Meta, Votes};
 use crate::text::Texts;
 
@@ -101,6 +102,11 @@ impl<'a> ChangeView<'a> {
         self.change.patch_sets.get(&number).map(|id| self.view(*id))
     }
 
+    /// The commit that told of it last.
+    pub fn last_step(self) -> Option<CommitView<'a>> {
+        self.change.metas.last().map(|id| self.view(*id))
+    }
+
     /// The account that made it.
     pub fn owner_id(self) -> Option<u32> {
         let first = self.view(*self.change.metas.first()?);
@@ -150,6 +156,13 @@ impl<'a> ChangeView<'a> {
         Ok(notedb::hashtags(&metas))
     }
 
+    /// Comments on lines, as Gerrit keeps them: for each patch set's commit that has some, by its hash,
+    /// the JSON of its note. Empty unless whoever wrote the log fetched them.
+    pub fn inline_comments<T: Texts>(self, texts: &T) -> Result<Vec<(Hash, Vec<u8>)>, T::Error> {
+        let told = self.change.inline.iter().filter(|(_, told)| told.len > 0);
+        told.map(|(hash, told)| Ok((*hash, texts.read(*told)?))).collect()
+    }
+
     /// The issues that the newest patch set's message names: owner, name, number. `#N` alone is an
     /// issue of `bare`, and of nothing if that is `None`.
     pub fn issue_refs(self, bare: Option<(&str, &str)>) -> Vec<(String, String, i32)> {
@@ -177,11 +190,13 @@ impl Corpus {
     ) -> Vec<(String, String, i32)> {
         let mut found = Vec::new();
         for named in refs {
-            let repo = match named.repo {
-                Some((owner, repo)) => Some((self.name(owner).into_owned(), self.name(repo).into_owned())),
-                None => bare.map(|(owner, repo)| (owner.to_owned(), repo.to_owned())),
+            let repo = match (named.owner, named.repo) {
+                (owner, repo) if repo != Name::EMPTY => {
+                    Some((self.name(owner).into_owned(), self.name(repo).into_owned()))
+                }
+                _ => bare.map(|(owner, repo)| (owner.to_owned(), repo.to_owned())),
             };
-            let issue = repo.map(|(owner, repo)| (owner, repo, named.number));
+            let issue = repo.map(|(owner, repo)| (owner, repo, named.number.get()));
             found.extend(issue.filter(|issue| !found.contains(issue)));
         }
         found

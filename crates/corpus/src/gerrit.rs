@@ -8,7 +8,9 @@ use mutlog::Span;
 use crate::apply::Trouble;
 use crate::git::{CommitId, Git, Hash};
 use crate::names::{Name, Names};
+use crate::notedb::Facts;
 use crate::shared::Numbered;
+use crate::stored::{Stored, Take, put_several};
 
 #[derive(Clone, Default)]
 pub(crate) struct Gerrit {
@@ -23,7 +25,7 @@ pub(crate) struct Project {
     /// All but those of changes.
     pub refs: Arc<BTreeMap<String, CommitId>>,
     /// Changes whose metas moved since the last batch ended.
-    dirty: Vec<u32>,
+    pub dirty: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub struct Change {
     pub created: Timestamp,
     /// Its refs are gone from the server.
     pub deleted: bool,
+    /// Comments on lines: the last that was told of each patch set's commit, by its hash.
+    pub(crate) inline: BTreeMap<Hash, Span>,
 }
 
 impl Status {
@@ -67,6 +71,54 @@ impl Status {
             b"abandoned" => Some(Status::Abandoned),
             _ => None,
         }
+    }
+}
+
+impl Stored for Change {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.number.put(out);
+        self.meta.map(CommitId::number).put(out);
+        put_several(out, &self.metas, |out, id| id.number().put(out));
+        let patch_sets: Vec<(&i32, &CommitId)> = self.patch_sets.iter().collect();
+        put_several(out, &patch_sets, |out, (number, id)| {
+            number.put(out);
+            id.number().put(out);
+        });
+        self.last_told.put(out);
+        let facts = Facts {
+            is_meta: self.deleted,
+            status: Some(self.status),
+            private: Some(self.private),
+            work_in_progress: Some(self.work_in_progress),
+            branch: self.branch,
+        };
+        out.push(facts.packed());
+        self.branch.number().put(out);
+        self.created.put(out);
+        let inline: Vec<(&Hash, &Span)> = self.inline.iter().collect();
+        put_several(out, &inline, |out, (hash, told)| {
+            hash.put(out);
+            told.put(out);
+        });
+    }
+
+    fn read(from: &mut Take) -> Option<Change> {
+        let id = |from: &mut Take| from.u32().map(CommitId::new);
+        let mut change = Change::new(from.i32()?);
+        change.meta = Option::<u32>::read(from)?.map(CommitId::new);
+        change.metas = from.several(id)?;
+        let patch_sets = from.several(|from| Some((from.i32()?, id(from)?)))?;
+        change.patch_sets = patch_sets.into_iter().collect();
+        change.last_told = from.i32()?;
+        let facts = Facts::unpacked(from.u8()?, Name::new(from.u32()?));
+        (change.deleted, change.branch) = (facts.is_meta, facts.branch);
+        change.status = facts.status?;
+        change.private = facts.private?;
+        change.work_in_progress = facts.work_in_progress?;
+        change.created = Timestamp::read(from)?;
+        let inline = from.several(|from| Some((Hash::read(from)?, Span::read(from)?)))?;
+        change.inline = inline.into_iter().collect();
+        Some(change)
     }
 }
 
@@ -84,6 +136,7 @@ impl Change {
             branch: Name::EMPTY,
             created: Timestamp(0),
             deleted: false,
+            inline: BTreeMap::new(),
         }
     }
 
@@ -133,6 +186,17 @@ impl Gerrit {
             {
                 project.change(number).deleted = true;
             }
+        }
+        for told in &mutation.inline_comments {
+            let number = u32::try_from(told.cl).ok();
+            let (Some(number), Some(revision)) = (number, Hash::parse(told.revision.0)) else {
+                troubles.push(Trouble::UnknownCommit {
+                    name: format!("comments on change {}", told.cl),
+                    commit: told.revision.lossy().into_owned(),
+                });
+                continue;
+            };
+            project.change(number).inline.insert(revision, span(told.json));
         }
         for told in &mutation.refs {
             let name = told.r#ref.0;
@@ -202,7 +266,8 @@ fn history(git: &Git, change: &Change) -> Option<Vec<CommitId>> {
             metas.extend(newer.iter().rev());
             return Some(metas);
         }
-        if !git.row(commit).is_known() {
+        // A log that says that commits are their own ancestors has no end otherwise.
+        if !git.row(commit).is_known() || newer.len() >= git.len() as usize {
             return None;
         }
         newer.push(commit);
@@ -221,7 +286,7 @@ impl Change {
         (self.status, self.private, self.work_in_progress) = (Status::New, false, false);
         self.branch = Name::EMPTY;
         for meta in &metas {
-            let facts = git.row(*meta).facts;
+            let facts = git.row(*meta).facts();
             self.status = facts.status.unwrap_or(self.status);
             self.private = facts.private.unwrap_or(self.private);
             self.work_in_progress = facts.work_in_progress.unwrap_or(self.work_in_progress);
@@ -229,7 +294,7 @@ impl Change {
                 self.branch = facts.branch;
             }
         }
-        self.created = Timestamp::from_secs(git.row(metas[0]).commit_time);
+        self.created = git.row(metas[0]).commit_time();
         self.metas = metas;
     }
 }

@@ -1,63 +1,93 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use bytes::Bytes;
 use ids::Timestamp;
 use maintpb::borrowed::{self, View};
-use mutlog::Span;
+use mutlog::{Place, SegmentNumber, Span};
+use zerocopy::little_endian::{I16, I64, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::apply::Corpus;
 use crate::commit::{BadCommit, CommitText, FileStat, Person, is_latin1, parse};
 use crate::names::{Name, Names};
 use crate::notedb::{Facts, facts};
 use crate::original::{self, IssueRef};
-use crate::shared::{Index, Pages};
+use crate::shared::{Index, Lists, Rows, rows};
+use crate::stored::{Stored, Take};
 use crate::text::Texts;
 
 /// The name of a git object: SHA-1.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(transparent)]
 pub struct Hash([u8; 20]);
 
 /// A commit of the corpus, which may be one of which only the name is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CommitId(u32);
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
+#[repr(transparent)]
+pub struct CommitId(U32);
 
 #[derive(Clone, Default)]
 pub(crate) struct Git {
-    rows: Pages<Row>,
+    pub rows: Rows<Row>,
+    /// Of the rows of the base.
+    sorted: Sorted,
+    /// Of all others.
     index: Index,
     /// Of the few commits with more than one.
-    more_parents: Pages<Box<[CommitId]>>,
-    issue_refs: Pages<Box<[IssueRef]>>,
+    pub more_parents: Lists<CommitId>,
+    pub issue_refs: Lists<IssueRef>,
     unknown: u32,
 }
 
-/// A commit. There are millions.
-#[derive(Clone)]
+/// The rows of a base in the order of their hashes.
+#[derive(Clone, Default)]
+pub(crate) struct Sorted {
+    /// For each of the first two bytes of a hash, how many rows have those or smaller ones, as [`U32`].
+    pub ends: Bytes,
+    /// [`CommitId`]s.
+    pub ids: Bytes,
+}
+
+/// A commit. There are millions, so it is in memory as it is in a snapshot, which is mapped.
+#[derive(Debug, Clone, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
 pub(crate) struct Row {
     pub hash: Hash,
-    parents: Parents,
+    /// How many parents: 0, 1, or 2 for more.
+    parents: u8,
+    facts: u8,
+    /// The one parent, or the list of more.
+    parent: CommitId,
     /// The message of the log that tells of it; empty as long as only its name is known.
-    told: Span,
+    told: [U32; 3],
     pub author: Name,
     pub committer: Name,
-    pub author_time: i64,
-    pub commit_time: i64,
-    pub author_zone: i16,
-    pub commit_zone: i16,
-    pub facts: Facts,
-    /// The issues that its message names; `NONE` or a row.
-    issue_refs: u32,
+    pub author_time: I64,
+    pub commit_time: I64,
+    pub author_zone: I16,
+    pub commit_zone: I16,
+    branch: Name,
+    /// The issues that its message names: `NONE` or a list.
+    issue_refs: U32,
 }
 
-#[derive(Clone, Copy)]
-enum Parents {
-    None,
-    One(CommitId),
-    /// A row.
-    More(u32),
-}
-
-const NONE: u32 = u32::MAX;
+const NONE: U32 = U32::MAX_VALUE;
 
 impl Hash {
     /// 40 hex digits.
@@ -100,6 +130,26 @@ impl fmt::Debug for Hash {
     }
 }
 
+impl Stored for Hash {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+
+    fn read(from: &mut Take) -> Option<Hash> {
+        from.sha1().map(Hash)
+    }
+}
+
+impl CommitId {
+    pub(crate) fn new(number: u32) -> CommitId {
+        CommitId(U32::new(number))
+    }
+
+    pub(crate) fn number(self) -> u32 {
+        self.0.get()
+    }
+}
+
 impl Git {
     /// Takes a commit in; if it is known, for the better. `told`: where `commit` stands in the log.
     pub fn add(
@@ -110,12 +160,12 @@ impl Git {
     ) -> Result<(), BadCommit> {
         let hash = Hash::parse(commit.sha1.0).ok_or(BadCommit::BadName)?;
         let parsed = parse(commit.raw)?;
-        let parents = match &parsed.parents[..] {
-            [] => Parents::None,
-            [one] => Parents::One(self.find_or_name(*one)),
+        let (parents, parent) = match &parsed.parents[..] {
+            [] => (0, CommitId(U32::ZERO)),
+            [one] => (1, self.find_or_name(*one)),
             more => {
                 let more = more.iter().map(|hash| self.find_or_name(*hash)).collect();
-                Parents::More(self.more_parents.push(more))
+                (2, CommitId::new(self.more_parents.push(more)))
             }
         };
         let facts = facts(names, parsed.message);
@@ -124,23 +174,22 @@ impl Git {
             false => original::issue_refs(names, parsed.message),
         };
         let mut row = Row::named(hash);
-        row.parents = parents;
-        row.told = told;
-        row.facts = facts;
+        (row.parents, row.parent) = (parents, parent);
+        row.told = [told.at.segment.0, told.at.offset, told.len].map(U32::new);
+        (row.facts, row.branch) = (facts.packed(), facts.branch);
         if let Some(author) = parsed.author {
             row.author = names.intern(author.who);
-            (row.author_time, row.author_zone) = (author.time, author.zone);
+            (row.author_time, row.author_zone) = (author.time.into(), author.zone.into());
         }
         if let Some(committer) = parsed.committer {
             row.committer = names.intern(committer.who);
-            (row.commit_time, row.commit_zone) = (committer.time, committer.zone);
+            (row.commit_time, row.commit_zone) = (committer.time.into(), committer.zone.into());
         }
         if !refs.is_empty() {
-            row.issue_refs = self.issue_refs.push(refs);
+            row.issue_refs = U32::new(self.issue_refs.push(refs));
         }
-        match self.find(hash) {
+        match self.find(hash).and_then(|known| self.rows.get_mut(known.0.get())) {
             Some(known) => {
-                let known = self.rows.get_mut(known.0);
                 self.unknown -= u32::from(!known.is_known());
                 *known = row;
             }
@@ -152,28 +201,85 @@ impl Git {
     }
 
     pub fn find(&self, hash: Hash) -> Option<CommitId> {
-        let rows = &self.rows;
-        self.index
-            .find(hash.spread(), |at| rows.get(*at).hash == hash)
-            .map(CommitId)
+        let found = self
+            .index
+            .find(hash.spread(), |at| self.row(CommitId::new(*at)).hash == hash);
+        found.map(CommitId::new).or_else(|| self.find_in_base(hash))
+    }
+
+    fn find_in_base(&self, hash: Hash) -> Option<CommitId> {
+        let ends: &[U32] = rows(&self.sorted.ends);
+        let ids: &[CommitId] = rows(&self.sorted.ids);
+        let bucket = usize::from(u16::from_be_bytes([hash.0[0], hash.0[1]]));
+        let end = |bucket: usize| ends.get(bucket).map(|end| end.get() as usize);
+        let from = bucket.checked_sub(1).map_or(Some(0), end)?;
+        let ids = ids.get(from..end(bucket)?)?;
+        let at = ids.binary_search_by(|id| self.row(*id).hash.cmp(&hash)).ok()?;
+        Some(ids[at])
     }
 
     pub fn row(&self, commit: CommitId) -> &Row {
-        self.rows.get(commit.0)
+        // Only a damaged snapshot names one that there is not.
+        self.rows.get(commit.0.get()).unwrap_or(&NOBODY)
+    }
+
+    /// All commits, also those of which only the name is known.
+    pub fn all(&self) -> impl Iterator<Item = CommitId> + use<> {
+        (0..self.rows.len()).map(CommitId::new)
+    }
+
+    /// All commits by their hashes.
+    pub fn sorted(&self) -> Sorted {
+        let first = |id: CommitId| u64::from_be_bytes(self.row(id).hash.0[..8].try_into().expect("8 of 20"));
+        let mut ids: Vec<(u64, CommitId)> = self.all().map(|id| (first(id), id)).collect();
+        ids.sort_unstable_by_key(|(first, id)| (*first, self.row(*id).hash));
+        let mut ends = vec![U32::ZERO; 1 << 16];
+        for (at, (first, _)) in (1..).zip(&ids) {
+            ends[(first >> 48) as usize] = U32::new(at);
+        }
+        let mut last = U32::ZERO;
+        for end in &mut ends {
+            last = last.max(*end);
+            *end = last;
+        }
+        let ids: Vec<CommitId> = ids.into_iter().map(|(_, id)| id).collect();
+        Sorted {
+            ends: Bytes::copy_from_slice(ends.as_bytes()),
+            ids: Bytes::copy_from_slice(ids.as_bytes()),
+        }
+    }
+
+    /// `sorted`: all rows of the base; `unknown`: how many have only a name.
+    pub fn over(
+        rows: Bytes,
+        sorted: Sorted,
+        more_parents: Lists<CommitId>,
+        issue_refs: Lists<IssueRef>,
+        unknown: u32,
+    ) -> Git {
+        Git {
+            rows: Rows::over(rows),
+            sorted,
+            index: Index::default(),
+            more_parents,
+            issue_refs,
+            unknown,
+        }
     }
 
     pub fn parents(&self, commit: CommitId) -> &[CommitId] {
-        match &self.row(commit).parents {
-            Parents::None => &[],
-            Parents::One(one) => std::slice::from_ref(one),
-            Parents::More(row) => self.more_parents.get(*row),
+        let row = self.row(commit);
+        match row.parents {
+            0 => &[],
+            1 => std::slice::from_ref(&row.parent),
+            _ => self.more_parents.get(row.parent.0.get()),
         }
     }
 
     pub fn issue_refs(&self, commit: CommitId) -> &[IssueRef] {
         match self.row(commit).issue_refs {
             NONE => &[],
-            row => self.issue_refs.get(row),
+            list => self.issue_refs.get(list.get()),
         }
     }
 
@@ -197,31 +303,62 @@ impl Git {
         let hash = row.hash.spread();
         let at = self.rows.push(row);
         let rows = &self.rows;
-        self.index.insert(hash, at, |at| rows.get(*at).hash.spread());
-        CommitId(at)
+        let spread = |at: &u32| rows.get(*at).map_or(0, |row| row.hash.spread());
+        self.index.insert(hash, at, spread);
+        CommitId::new(at)
     }
 }
 
+static NOBODY: Row = Row::named(Hash([0; 20]));
+
 impl Row {
-    fn named(hash: Hash) -> Row {
+    const fn named(hash: Hash) -> Row {
         Row {
             hash,
-            parents: Parents::None,
-            told: Span::default(),
+            parents: 0,
+            facts: 0,
+            parent: CommitId(U32::ZERO),
+            told: [U32::ZERO; 3],
             author: Name::EMPTY,
             committer: Name::EMPTY,
-            author_time: 0,
-            commit_time: 0,
-            author_zone: 0,
-            commit_zone: 0,
-            facts: Facts::default(),
+            author_time: I64::ZERO,
+            commit_time: I64::ZERO,
+            author_zone: I16::ZERO,
+            commit_zone: I16::ZERO,
+            branch: Name::EMPTY,
             issue_refs: NONE,
         }
     }
 
     pub fn is_known(&self) -> bool {
-        self.told.len > 0
+        self.told[2] > U32::ZERO
     }
+
+    pub fn told(&self) -> Span {
+        let [segment, offset, len] = self.told.map(U32::get);
+        let segment = SegmentNumber(segment);
+        Span {
+            at: Place { segment, offset },
+            len,
+        }
+    }
+
+    pub fn author_time(&self) -> Timestamp {
+        time(self.author_time)
+    }
+
+    pub fn commit_time(&self) -> Timestamp {
+        time(self.commit_time)
+    }
+
+    pub fn facts(&self) -> Facts {
+        Facts::unpacked(self.facts, self.branch)
+    }
+}
+
+/// Commits say any time they like.
+fn time(seconds: I64) -> Timestamp {
+    Timestamp(seconds.get().saturating_mul(1_000_000))
 }
 
 /// A commit, to be asked.
@@ -265,16 +402,16 @@ impl<'a> CommitView<'a> {
     }
 
     pub fn author_time(self) -> Timestamp {
-        Timestamp::from_secs(self.row().author_time)
+        self.row().author_time()
     }
 
     pub fn commit_time(self) -> Timestamp {
-        Timestamp::from_secs(self.row().commit_time)
+        self.row().commit_time()
     }
 
     /// Of author and committer, in minutes east of Greenwich.
     pub fn zones(self) -> (i16, i16) {
-        (self.row().author_zone, self.row().commit_zone)
+        (self.row().author_zone.get(), self.row().commit_zone.get())
     }
 
     /// Whether `ancestor` is among its parents, their parents and so on. No commit is its own ancestor.
@@ -295,7 +432,7 @@ impl<'a> CommitView<'a> {
 
     /// Its message and files. `None`: only its name is known.
     pub fn text<T: Texts>(self, texts: &T) -> Result<Option<CommitText>, T::Error> {
-        let told = self.row().told;
+        let told = self.row().told();
         if told.len == 0 {
             return Ok(None);
         }

@@ -2,13 +2,17 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ids::Timestamp;
 use maintpb::borrowed::{self, View};
 use mutlog::Span;
+use zerocopy::little_endian::I64;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::apply::{Corpus, Trouble};
 use crate::names::{Name, Names};
-use crate::shared::{Numbered, Shards};
+use crate::shared::{Numbered, Shards, rows};
+use crate::stored::{List, Stored, Take, put_piece, put_several};
 use crate::text::Texts;
 
 #[derive(Clone, Default)]
@@ -16,9 +20,65 @@ pub(crate) struct GitHub {
     /// By owner and name, sorted: searched without a key of its own for each of millions.
     pub repos: Vec<Repo>,
     /// Logins, by id. Users known only by their id are not in it.
-    pub users: Shards<i64, Name>,
+    pub users: Named,
     /// Slugs, by id.
-    pub teams: Shards<i64, Name>,
+    pub teams: Named,
+}
+
+/// What users or teams are called, by their id; with a base.
+#[derive(Clone, Default)]
+pub(crate) struct Named {
+    /// [`NamedRow`]s by id.
+    base: Bytes,
+    added: Shards<i64, Name>,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct NamedRow {
+    id: I64,
+    name: Name,
+}
+
+impl Named {
+    pub fn over(base: Bytes) -> Named {
+        Named {
+            base,
+            added: Shards::default(),
+        }
+    }
+
+    pub fn get(&self, id: i64) -> Option<Name> {
+        self.added
+            .get(&id)
+            .copied()
+            .or_else(|| in_base(rows(&self.base), id))
+    }
+
+    fn set(&mut self, id: i64, name: Name) {
+        if self.get(id) != Some(name) {
+            self.added.set(id, name);
+        }
+    }
+
+    /// By id.
+    pub fn all(&self) -> BTreeMap<i64, Name> {
+        let base = rows::<NamedRow>(&self.base);
+        let mut all: BTreeMap<i64, Name> = base.iter().map(|row| (row.id.get(), row.name)).collect();
+        all.extend(self.added.all());
+        all
+    }
+
+    /// For [`Named::over`].
+    pub fn rows(&self) -> Vec<NamedRow> {
+        let row = |(id, name): (i64, Name)| NamedRow { id: id.into(), name };
+        self.all().into_iter().map(row).collect()
+    }
+}
+
+fn in_base(rows: &[NamedRow], id: i64) -> Option<Name> {
+    let at = rows.binary_search_by_key(&id, |row| row.id.get()).ok()?;
+    Some(rows[at].name)
 }
 
 #[derive(Clone, Default)]
@@ -86,11 +146,11 @@ pub struct Issue {
     /// By id, ascending.
     pub labels: Vec<i64>,
     /// By id, ascending.
-    pub comments: Vec<Comment>,
+    pub comments: List<Comment>,
     /// By id, ascending.
-    pub events: Vec<Event>,
+    pub events: List<Event>,
     /// By id, ascending.
-    pub reviews: Vec<Review>,
+    pub reviews: List<Review>,
     /// Up to when the server's comments, events and reviews are all here.
     pub comments_as_of: Option<Timestamp>,
     pub events_as_of: Option<Timestamp>,
@@ -315,9 +375,9 @@ impl Issue {
             body: Span::default(),
             milestone: MilestoneOf::Unknown,
             labels: Vec::new(),
-            comments: Vec::new(),
-            events: Vec::new(),
-            reviews: Vec::new(),
+            comments: List::default(),
+            events: List::default(),
+            reviews: List::default(),
             comments_as_of: None,
             events_as_of: None,
             reviews_as_of: None,
@@ -378,11 +438,12 @@ impl Issue {
             }
         }
         for told in mutation.comment.iter().filter(|told| told.id != 0) {
-            let at = place(&self.comments, told.id, |comment| comment.id).unwrap_or_else(|at| {
-                self.comments.insert(at, Comment::new(told.id));
+            let comments = self.comments.make_mut();
+            let at = place(comments, told.id, |comment| comment.id).unwrap_or_else(|at| {
+                comments.insert(at, Comment::new(told.id));
                 at
             });
-            let comment = &mut self.comments[at];
+            let comment = &mut comments[at];
             comment.user = told.user.as_ref().map(user).or(comment.user);
             set(&mut comment.created, &told.created);
             set(&mut comment.updated, &told.updated);
@@ -392,6 +453,7 @@ impl Issue {
         }
         if !mutation.deleted_comments.is_empty() {
             self.comments
+                .make_mut()
                 .retain(|comment| !mutation.deleted_comments.contains(&comment.id));
         }
         for told in mutation.event.iter().filter(|told| told.id != 0) {
@@ -403,7 +465,7 @@ impl Issue {
                 told: span(told.bytes),
             };
             self.latest_event = self.latest_event.max(event.created);
-            put(&mut self.events, event, |event| event.id);
+            put(self.events.make_mut(), event, |event| event.id);
         }
         for told in mutation.review.iter().filter(|told| told.id != 0) {
             let review = Review {
@@ -413,7 +475,7 @@ impl Issue {
                 told: span(told.bytes),
             };
             self.latest_event = self.latest_event.max(review.created);
-            put(&mut self.reviews, review, |review| review.id);
+            put(self.reviews.make_mut(), review, |review| review.id);
         }
         let as_of = |field: &mut Option<Timestamp>, told: &Option<borrowed::GithubIssueSyncStatus<'_>>| {
             if let Some(status) = told {
@@ -447,12 +509,153 @@ fn actor(id: i64) -> Option<UserId> {
     (id != 0).then_some(UserId(id))
 }
 
-fn time(told: &Option<borrowed::Timestamp<'_>>) -> Option<Timestamp> {
+pub(crate) fn time(told: &Option<borrowed::Timestamp<'_>>) -> Option<Timestamp> {
     let told = told.as_ref()?;
     let micros = told.seconds.saturating_mul(1_000_000);
     Some(Timestamp(
         micros.saturating_add(i64::from(told.nanos).div_euclid(1000)),
     ))
+}
+
+impl Stored for UserId {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+    }
+
+    fn read(from: &mut Take) -> Option<UserId> {
+        from.i64().map(UserId)
+    }
+}
+
+impl Stored for Issue {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.number.put(out);
+        self.id.put(out);
+        let flags = [self.not_exist, self.closed, self.locked, self.pull_request];
+        out.push((0..).zip(flags).map(|(bit, flag)| u8::from(flag) << bit).sum());
+        self.transferred_to.is_some().then_some(0_i32).put(out);
+        if let Some((owner, name, number)) = &self.transferred_to {
+            put_piece(out, owner.as_bytes());
+            put_piece(out, name.as_bytes());
+            number.put(out);
+        }
+        self.user.put(out);
+        put_several(out, &self.assignees, |out, user| user.put(out));
+        self.created.put(out);
+        self.updated.put(out);
+        self.closed_at.put(out);
+        self.closed_by.put(out);
+        put_piece(out, self.title.as_bytes());
+        self.body.put(out);
+        match self.milestone {
+            MilestoneOf::Unknown => out.push(0),
+            MilestoneOf::None => out.push(1),
+            MilestoneOf::Id(id) => {
+                out.push(2);
+                id.put(out);
+            }
+        }
+        put_several(out, &self.labels, |out, label| label.put(out));
+        self.comments.put(out);
+        self.events.put(out);
+        self.reviews.put(out);
+        self.comments_as_of.put(out);
+        self.events_as_of.put(out);
+        self.reviews_as_of.put(out);
+        self.latest_event.put(out);
+    }
+
+    fn read(from: &mut Take) -> Option<Issue> {
+        let (number, id) = (from.i32()?, from.i64()?);
+        let mut issue = Issue::new(number, id);
+        let flags = from.u8()?;
+        [issue.not_exist, issue.closed, issue.locked, issue.pull_request] =
+            [0, 1, 2, 3].map(|bit| flags >> bit & 1 > 0);
+        if Option::<i32>::read(from)?.is_some() {
+            issue.transferred_to = Some((from.text()?, from.text()?, from.i32()?));
+        }
+        issue.user = Option::read(from)?;
+        issue.assignees = from.several(UserId::read)?;
+        issue.created = Option::read(from)?;
+        issue.updated = Option::read(from)?;
+        issue.closed_at = Option::read(from)?;
+        issue.closed_by = Option::read(from)?;
+        issue.title = from.text()?.into();
+        issue.body = Span::read(from)?;
+        issue.milestone = match from.u8()? {
+            0 => MilestoneOf::Unknown,
+            1 => MilestoneOf::None,
+            2 => MilestoneOf::Id(from.i64()?),
+            _ => return None,
+        };
+        issue.labels = from.several(i64::read)?;
+        issue.comments = List::read(from)?;
+        issue.events = List::read(from)?;
+        issue.reviews = List::read(from)?;
+        issue.comments_as_of = Option::read(from)?;
+        issue.events_as_of = Option::read(from)?;
+        issue.reviews_as_of = Option::read(from)?;
+        issue.latest_event = Option::read(from)?;
+        Some(issue)
+    }
+}
+
+impl Stored for Comment {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.id.put(out);
+        self.user.put(out);
+        self.created.put(out);
+        self.updated.put(out);
+        self.body.put(out);
+    }
+
+    fn read(from: &mut Take) -> Option<Comment> {
+        Some(Comment {
+            id: from.i64()?,
+            user: Option::read(from)?,
+            created: Option::read(from)?,
+            updated: Option::read(from)?,
+            body: Span::read(from)?,
+        })
+    }
+}
+
+impl Stored for Event {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.id.put(out);
+        self.kind.number().put(out);
+        self.actor.put(out);
+        self.created.put(out);
+        self.told.put(out);
+    }
+
+    fn read(from: &mut Take) -> Option<Event> {
+        Some(Event {
+            id: from.i64()?,
+            kind: Name::new(from.u32()?),
+            actor: Option::read(from)?,
+            created: Option::read(from)?,
+            told: Span::read(from)?,
+        })
+    }
+}
+
+impl Stored for Review {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.id.put(out);
+        self.actor.put(out);
+        self.created.put(out);
+        self.told.put(out);
+    }
+
+    fn read(from: &mut Take) -> Option<Review> {
+        Some(Review {
+            id: from.i64()?,
+            actor: Option::read(from)?,
+            created: Option::read(from)?,
+            told: Span::read(from)?,
+        })
+    }
 }
 
 impl Comment {

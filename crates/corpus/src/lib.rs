@@ -24,6 +24,7 @@
 
 mod apply;
 mod change;
+mod clock;
 mod commit;
 mod digest;
 mod gerrit;
@@ -32,16 +33,23 @@ mod github;
 mod names;
 mod notedb;
 pub mod original;
+mod people;
 mod shared;
+pub mod snapshot;
+mod stored;
 mod text;
 
 pub use apply::{Code, Corpus, Issues, Trouble};
 pub use change::{ChangeView, MetaView, ProjectView};
+pub use clock::seen_at;
 pub use commit::{BadCommit, CommitText, FileStat, Person};
 pub use digest::{dump, summary};
 pub use gerrit::{Change, Status};
 pub use git::{CommitId, CommitView, Hash};
 pub use github::{Comment, Event, Issue, IssueView, Label, Milestone, MilestoneOf, RepoView, Review, UserId};
+pub use ids::Timestamp;
 pub use mutlog::Span;
 pub use notedb::{Message, Meta, Vote};
+pub use people::{Attention, Part};
+pub use stored::{List, Stored, Take};
 pub use text::Texts;

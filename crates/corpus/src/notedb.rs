@@ -34,6 +34,39 @@ impl Default for Facts {
     }
 }
 
+impl Facts {
+    /// All but the branch: from the lowest bit one, three, two and two bits.
+    pub fn packed(&self) -> u8 {
+        let status = match self.status {
+            None => 0,
+            Some(Status::New) => 1,
+            Some(Status::Draft) => 2,
+            Some(Status::Merged) => 3,
+            Some(Status::Abandoned) => 4,
+        };
+        let flag = |flag: Option<bool>| flag.map_or(0, |flag| 1 + u8::from(flag));
+        u8::from(self.is_meta) | status << 1 | flag(self.private) << 4 | flag(self.work_in_progress) << 6
+    }
+
+    pub fn unpacked(packed: u8, branch: Name) -> Facts {
+        let status = match packed >> 1 & 7 {
+            1 => Some(Status::New),
+            2 => Some(Status::Draft),
+            3 => Some(Status::Merged),
+            4 => Some(Status::Abandoned),
+            _ => None,
+        };
+        let flag = |bits: u8| (bits & 3 > 0).then_some(bits & 3 > 1);
+        Facts {
+            is_meta: packed & 1 > 0,
+            status,
+            private: flag(packed >> 4),
+            work_in_progress: flag(packed >> 6),
+            branch,
+        }
+    }
+}
+
 pub(crate) fn facts(names: &mut Names, message: &[u8]) -> Facts {
     let mut facts = Facts::default();
     let footers = last_paragraph(message);

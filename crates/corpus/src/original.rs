@@ -8,17 +8,21 @@
 use std::collections::BTreeMap;
 
 use memchr::{memchr, memmem};
+use zerocopy::little_endian::I32;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::commit::CommitText;
 use crate::names::{Name, Names};
 use crate::notedb::Meta;
 
 /// An issue that a commit's message names: `owner/repo#number`, or `#number` alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IssueRef {
-    /// Owner and name, in lower case.
-    pub repo: Option<(Name, Name)>,
-    pub number: i32,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct IssueRef {
+    /// In lower case, as its name; both empty if the text does not say.
+    pub owner: Name,
+    pub repo: Name,
+    pub number: I32,
 }
 
 /// The issues that a text names, in order, each once.
@@ -41,8 +45,9 @@ pub(crate) fn issue_refs(names: &mut Names, text: &[u8]) -> Box<[IssueRef]> {
             .and_then(|digits| digits.parse().ok());
         let Some(number) = number else { continue };
         let mut lower = |name: &[u8]| names.intern(&name.to_ascii_lowercase());
-        let repo = repo.map(|(owner, repo)| (lower(owner), lower(repo)));
-        let found = IssueRef { repo, number };
+        let (owner, repo) = repo.map_or_else(Default::default, |(owner, repo)| (lower(owner), lower(repo)));
+        let number = I32::new(number);
+        let found = IssueRef { owner, repo, number };
         if !refs.contains(&found) {
             refs.push(found);
         }
@@ -233,11 +238,11 @@ mod tests {
             let refs = issue_refs(&mut names, text.as_bytes());
             let shown: Vec<String> = refs
                 .iter()
-                .map(|found| match found.repo {
-                    Some((owner, repo)) => {
+                .map(|found| match (found.owner, found.repo) {
+                    (owner, repo) if repo != Name::EMPTY => {
                         format!("{}/{}#{}", names.text(owner), names.text(repo), found.number)
                     }
-                    None => format!("#{}", found.number),
+                    _ => format!("#{}", found.number),
                 })
                 .collect();
             assert_eq!(shown.join(" "), expect, "{text}");

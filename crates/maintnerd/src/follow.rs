@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use crate::copy::{Copy, CopyError, Outcome};
 use crate::replay::Replay;
 use crate::serve::Visible;
+use crate::snapshot::{open_snapshot, save_snapshot};
 
 /// Between two tries after the first, the second and so on failed; the last for all later ones.
 const PAUSES: [Duration; 4] = [
@@ -20,6 +21,9 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(9),
     Duration::from_secs(15),
 ];
+
+/// How much of the log is replayed between two snapshots of the corpus.
+const KEEP_AFTER: u64 = 32 << 20;
 
 /// A corpus as of some moment, and where its texts are.
 #[derive(Clone)]
@@ -60,14 +64,38 @@ pub fn follow(copy: Copy, stop: CancellationToken) -> (Following, impl Future<Ou
     )
 }
 
+/// What an earlier process left, or nothing.
+async fn from_snapshot(reader: LogReader, log: Vec<mutlog::Segment>) -> anyhow::Result<Replay> {
+    let opening = tokio::task::spawn_blocking(move || open_snapshot(&reader, reader.folder().dir(), &log));
+    match opening.await.context("opening the snapshot was stopped")? {
+        Ok(found) => Ok(found.unwrap_or_default()),
+        Err(why) => {
+            let why = anyhow::Error::from(why);
+            info!("replaying the whole log, not from the snapshot: {why:#}");
+            Ok(Replay::default())
+        }
+    }
+}
+
+/// Leaves a snapshot now and then, so that the next start is quick.
+fn keep(reader: &LogReader, replay: &mut Replay) {
+    if replay.unsaved() >= KEEP_AFTER {
+        if let Err(error) = save_snapshot(reader.folder().dir(), replay) {
+            warn!("the next start will take longer: {error:#}");
+        }
+        // Also after a failure: not at every batch.
+        replay.saved();
+    }
+}
+
 async fn run(
     mut copy: Copy,
     snapshots: watch::Sender<Option<Snapshot>>,
     logs: watch::Sender<Option<Arc<[mutlog::Segment]>>>,
     served: LogReader,
 ) -> anyhow::Result<()> {
-    let mut replay = Replay::default();
     let mut texts = copy.reader();
+    let mut replay = from_snapshot(texts.clone(), copy.segments()).await?;
     let mut failures = 0;
     // What is there already is shown before the server is asked.
     let mut news = !copy.segments().is_empty();
@@ -77,7 +105,7 @@ async fn run(
             logs.send_replace(Some(log.clone().into()));
             let reader = texts.clone();
             let advanced = tokio::task::spawn_blocking(move || {
-                let done = replay.advance(&reader, &log);
+                let done = replay.advance(&reader, &log).map(|()| keep(&reader, &mut replay));
                 (replay, done)
             });
             let (advancing, done) = advanced.await.context("replaying the log was stopped")?;

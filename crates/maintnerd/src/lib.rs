@@ -6,6 +6,7 @@
 //!
 //! A log is shown only as far as it is durable, so what was served once never changes.
 
+mod as_of;
 mod copy;
 mod follow;
 mod fsck;
@@ -15,8 +16,10 @@ mod leader;
 mod replay;
 mod serve;
 mod service;
+mod snapshot;
 pub mod synthetic;
 
+pub use as_of::place_at;
 pub use copy::{Copy, CopyError, Outcome};
 pub use follow::{Following, Snapshot, follow};
 pub use fsck::{Checked, fsck};
@@ -26,3 +29,6 @@ pub use leader::Leader;
 pub use replay::{Counts, Replay, ReplayError, load};
 pub use serve::{Served, Visible, routes};
 pub use service::{Config, run};
+pub use snapshot::{
+    NotUsed, SNAPSHOT, Started, load_from, log_in, open_snapshot, save_snapshot, start, until,
+};

@@ -2,12 +2,15 @@ use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::{fs, io, thread};
+use std::{io, thread};
 
-use anyhow::Context;
+use corpus::snapshot::About;
 use corpus::{Corpus, Trouble};
 use maintpb::Malformed;
-use mutlog::{BadRecord, Folder, LogReader, Place, Records, Segment, SegmentNumber, Split, State, Sum};
+use mutlog::{BadRecord, Folder, LogReader, Place, Records, Segment, SegmentNumber, Split};
+use tracing::debug;
+
+use crate::snapshot::load_from;
 
 /// A corpus, and how far into the log it has come.
 #[derive(Default)]
@@ -15,6 +18,8 @@ pub struct Replay {
     corpus: Corpus,
     applied: Vec<Segment>,
     counts: Counts,
+    /// Bytes of the log that a snapshot has.
+    saved: u64,
 }
 
 /// What was applied so far.
@@ -58,33 +63,62 @@ struct Piece {
 
 /// Replays the log in a folder as far as it is whole, whoever writes it: for looking into it.
 pub fn load(folder: &Folder) -> anyhow::Result<(Replay, LogReader)> {
-    let mut log = Vec::new();
-    for file in folder.log()? {
-        let path = folder.path(&file);
-        let read = || format!("read `{}`", path.display());
-        let (len, sum) = match file.state {
-            State::Sealed(sum) => (fs::metadata(&path).with_context(read)?.len(), sum),
-            State::Growing => {
-                let bytes = fs::read(&path).with_context(read)?;
-                let mut records = Records::new(&bytes, 0);
-                records.by_ref().for_each(drop);
-                let len = records.offset();
-                (len, Sum::of(&bytes[..usize::try_from(len)?]))
-            }
-        };
-        log.push(Segment {
-            number: file.number,
-            len,
-            sum,
-        });
+    let started = load_from(folder)?;
+    if let Some(why) = &started.not_used {
+        debug!("replayed the whole log: {why}");
     }
-    let reader = LogReader::new(folder.clone());
-    let mut replay = Replay::default();
-    replay.advance(&reader, &log)?;
-    Ok((replay, reader))
+    if let Some(why) = &started.not_saved {
+        debug!("the next start will take as long as this one: {why}");
+    }
+    Ok((started.replay, started.reader))
 }
 
+/// What [`Counts::troubles`] calls the kinds.
+const KINDS: [&str; 7] = [
+    "bad commit",
+    "ref to an unknown commit",
+    "change without a history",
+    "no project",
+    "no repository",
+    "no issue number",
+    "no creation time",
+];
+
 impl Replay {
+    /// What a snapshot says. `None`: it says something that no replay does.
+    pub(crate) fn resume(corpus: Corpus, about: About) -> Option<Replay> {
+        let mut troubles = BTreeMap::new();
+        for (kind, count, one) in about.passed_over {
+            let kind = KINDS.iter().find(|known| **known == kind)?;
+            troubles.insert(*kind, (count, one));
+        }
+        let counts = Counts {
+            records: about.records,
+            bytes: about.bytes,
+            troubles,
+        };
+        Some(Replay {
+            corpus,
+            applied: about.log,
+            saved: counts.bytes,
+            counts,
+        })
+    }
+
+    /// Bytes of the log that were applied since the last snapshot.
+    pub fn unsaved(&self) -> u64 {
+        self.counts.bytes - self.saved
+    }
+
+    pub(crate) fn saved(&mut self) {
+        self.saved = self.counts.bytes;
+    }
+
+    /// What of the log was applied.
+    pub fn applied(&self) -> &[Segment] {
+        &self.applied
+    }
+
     pub fn corpus(&self) -> &Corpus {
         &self.corpus
     }
@@ -146,13 +180,13 @@ impl Replay {
     fn note(&mut self, troubles: Vec<Trouble>) {
         for trouble in troubles {
             let kind = match &trouble {
-                Trouble::BadCommit { .. } => "bad commit",
-                Trouble::UnknownCommit { .. } => "ref to an unknown commit",
-                Trouble::NoHistory { .. } => "change without a history",
-                Trouble::NoProject => "no project",
-                Trouble::NoRepo => "no repository",
-                Trouble::NoIssueNumber { .. } => "no issue number",
-                Trouble::NoCreationTime { .. } => "no creation time",
+                Trouble::BadCommit { .. } => KINDS[0],
+                Trouble::UnknownCommit { .. } => KINDS[1],
+                Trouble::NoHistory { .. } => KINDS[2],
+                Trouble::NoProject => KINDS[3],
+                Trouble::NoRepo => KINDS[4],
+                Trouble::NoIssueNumber { .. } => KINDS[5],
+                Trouble::NoCreationTime { .. } => KINDS[6],
             };
             let noted = self
                 .counts

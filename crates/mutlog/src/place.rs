@@ -56,6 +56,16 @@ impl Sum {
     pub fn of(bytes: &[u8]) -> Sum {
         Sum(Sha224::digest(bytes).into())
     }
+
+    pub fn bytes(self) -> [u8; 28] {
+        self.0
+    }
+}
+
+impl From<[u8; 28]> for Sum {
+    fn from(bytes: [u8; 28]) -> Sum {
+        Sum(bytes)
+    }
 }
 
 impl Summer {

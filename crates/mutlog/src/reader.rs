@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::folder::{Folder, SegmentFile, State};
 use crate::place::{Place, SegmentNumber, Span};
+use crate::record::MAX_PAYLOAD;
 
 /// Reads the segments of a folder while they are written to. Cheap to clone.
 ///
@@ -25,7 +26,15 @@ impl LogReader {
         }
     }
 
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Fails for more than any record has, before it takes room.
     pub fn read(&self, span: Span) -> io::Result<Vec<u8>> {
+        if span.len as usize > MAX_PAYLOAD {
+            return Err(ErrorKind::InvalidInput.into());
+        }
         let mut bytes = vec![0; span.len as usize];
         self.read_into(span.at, &mut bytes)?;
         Ok(bytes)

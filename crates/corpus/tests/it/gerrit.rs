@@ -277,3 +277,44 @@ fn a_batch_is_whole_only_when_it_is_finished() {
     log.corpus.finish();
     check(&log, |change| assert_eq!(change.status, Status::Merged));
 }
+
+#[test]
+fn a_history_that_bites_its_tail_is_passed_over() {
+    let mut log = Log::default();
+    let metas = vec![
+        commit(1, &[2], &meta("Patch-set: 1")),
+        commit(2, &[1], &meta("Patch-set: 1")),
+    ];
+    assert_eq!(log.apply(commits(metas)), []);
+    let no_history = Trouble::NoHistory {
+        project: PROJECT.to_owned(),
+        change: 42,
+    };
+    assert_eq!(log.apply(refs(&[(META, 1)])), [no_history]);
+}
+
+#[test]
+fn the_last_comments_on_the_lines_of_a_patch_set_are_the_ones() {
+    let mut log = change(&["Patch-set: 1"]);
+    let told = |cl: i32, revision: String, json: &str| {
+        of_gerrit(GerritMutation {
+            inline_comments: vec![GerritInlineComment {
+                cl,
+                revision,
+                json: json.as_bytes().to_vec(),
+            }],
+            ..Default::default()
+        })
+    };
+    assert_eq!(log.apply(told(42, name(900), "{\"comments\":1}")), []);
+    assert_eq!(log.apply(told(42, name(901), "x")), []);
+    assert_eq!(log.apply(told(42, name(900), "{\"comments\":2}")), []);
+    // All comments of one were deleted.
+    assert_eq!(log.apply(told(42, name(901), "")), []);
+    check(&log, |change| {
+        let found = ok(change.inline_comments(&log.payloads));
+        assert_eq!(found, [(hash(900), b"{\"comments\":2}".to_vec())]);
+    });
+    let odd = log.apply(told(42, "x".to_owned(), "{}"));
+    assert!(matches!(&odd[..], [Trouble::UnknownCommit { .. }]), "{odd:?}");
+}

@@ -181,3 +181,17 @@ fn what_is_no_commit_is_passed_over_and_told() {
     );
     assert_eq!(log.corpus.commits(), (0, 0));
 }
+
+#[test]
+fn a_time_beyond_all_calendars_is_the_end_of_time() {
+    let mut log = Log::default();
+    let mut odd = commit(1, &[], "m");
+    let raw = String::from_utf8(odd.raw.clone()).unwrap();
+    let line = raw.lines().find(|line| line.starts_with("committer ")).unwrap();
+    odd.raw = raw
+        .replace(line, "committer A <a@b> 9223372036854775807 +0000")
+        .into_bytes();
+    assert_eq!(log.apply(of_git(odd)), []);
+    let found = log.corpus.commit(hash(1)).unwrap();
+    assert_eq!(found.commit_time().0, i64::MAX);
+}

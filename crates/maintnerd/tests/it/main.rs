@@ -8,3 +8,4 @@ mod original;
 mod replay;
 mod serve;
 mod service;
+mod snapshot;
