@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::corpus::AsOf;
 use clap::{Parser, Subcommand, ValueEnum};
 use ids::{BuildId, BuilderName, HostType, RepoName};
 
@@ -336,6 +337,9 @@ pub struct CorpusArgs {
     /// Folder of the log
     #[arg(long, value_name = "DIR")]
     pub log: PathBuf,
+    /// Ask what the log knew at a time (2026-01-31, 2026-01-31T12:00:00Z) or a place (SEGMENT:OFFSET)
+    #[arg(long, value_name = "TIME|PLACE")]
+    pub as_of: Option<AsOf>,
     #[command(subcommand)]
     pub command: CorpusCommand,
 }
@@ -343,7 +347,55 @@ pub struct CorpusArgs {
 #[derive(Debug, Subcommand)]
 pub enum CorpusCommand {
     /// What the log holds, in numbers
-    Summary,
+    #[command(alias = "summary")]
+    Stats,
+    /// List the tables that `query`, `sql` and `export` know, and what stands in them
+    Tables,
+    /// Print the rows of a table that pass some filters
+    #[command(
+        after_help = "Filters: COLUMN=VALUE, COLUMN!=VALUE, COLUMN~PART\n\nExample:\n  burrow corpus --log DIR query issues repo=golang/go state=open title~race --columns number,title"
+    )]
+    Query {
+        /// One of `burrow corpus tables`
+        table: String,
+        filters: Vec<String>,
+        /// Columns to print, all if not said
+        #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+        columns: Vec<String>,
+        /// Print no more rows than these
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+        #[arg(long)]
+        format: Option<RowFormat>,
+    },
+    /// Ask the corpus in SQL, as SQLite understands it
+    #[command(
+        after_help = "Example:\n  burrow corpus --log DIR sql \"SELECT label, count(*) FROM issue_labels JOIN issues USING (repo, number) WHERE state = 'open' GROUP BY label\""
+    )]
+    Sql {
+        query: String,
+        #[arg(long)]
+        format: Option<RowFormat>,
+    },
+    /// Write tables to files, or one to the standard output
+    #[command(
+        after_help = "Examples:\n  burrow corpus --log DIR export --to out\n  burrow corpus --log DIR export issues comments --to out --format csv"
+    )]
+    Export {
+        /// Of `burrow corpus tables`; all if not said
+        tables: Vec<String>,
+        /// Folder for a file of each table
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+        #[arg(long, default_value = "ndjson")]
+        format: RowFormat,
+    },
+    /// Make up a log to try all this on, always the same
+    Example {
+        /// Records of it
+        #[arg(long, value_name = "N", default_value_t = 20_000)]
+        records: usize,
+    },
     /// Print an issue with its comments
     #[command(after_help = "Example:\n  burrow corpus --log DIR issue golang/go 23765")]
     Issue {
@@ -365,6 +417,26 @@ pub enum CorpusCommand {
         /// Folder of its daily files
         from: PathBuf,
     },
+}
+
+/// How rows are printed. Not said: a table on a terminal, else CSV; with `--json` NDJSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RowFormat {
+    /// For people: one line for each row, long texts cut
+    Table,
+    /// A JSON object on each line
+    Ndjson,
+    Csv,
+}
+
+impl From<RowFormat> for corpus_sql::Format {
+    fn from(format: RowFormat) -> corpus_sql::Format {
+        match format {
+            RowFormat::Table => corpus_sql::Format::Table,
+            RowFormat::Ndjson => corpus_sql::Format::Ndjson,
+            RowFormat::Csv => corpus_sql::Format::Csv,
+        }
+    }
 }
 
 /// Both work on the store itself, so whoever may write it may use them; the farm need not run.

@@ -1,6 +1,10 @@
+mod ask;
+
 use ::corpus::{ChangeView, Corpus, IssueView, Status, Texts, UserId};
 use anyhow::Context;
+use corpus_sql::Source;
 use ids::Timestamp;
+use maintpb::Message as _;
 use mutlog::{FaultKind, Folder, LogReader};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +15,11 @@ use crate::failure::{Exit, Failure};
 use crate::logging;
 use crate::show::plain;
 use crate::up::stop_on_signals;
+
+pub use ask::AsOf;
+
+/// Mutations of an example that are written at once.
+const BATCH: usize = 4000;
 
 pub async fn maintnerd(global: &Global, args: &Maintnerd) -> Result<Exit, Failure> {
     logging::start(global, "info")?;
@@ -34,8 +43,67 @@ pub async fn maintnerd(global: &Global, args: &Maintnerd) -> Result<Exit, Failur
 pub fn corpus(global: &Global, args: &CorpusArgs) -> Result<Exit, Failure> {
     let folder = Folder::new(&args.log);
     match &args.command {
-        CorpusCommand::Summary => {
-            let (replay, _) = maintnerd::load(&folder)?;
+        CorpusCommand::Tables => return ask::tables(global),
+        CorpusCommand::Query {
+            table,
+            filters,
+            columns,
+            limit,
+            format,
+        } => {
+            let source = ask::source(&folder, args.as_of)?;
+            return ask::query(
+                global,
+                source,
+                table,
+                filters,
+                columns,
+                *limit,
+                format.map(Into::into),
+            );
+        }
+        CorpusCommand::Sql { query, format } => {
+            return ask::sql(
+                global,
+                ask::source(&folder, args.as_of)?,
+                query,
+                format.map(Into::into),
+            );
+        }
+        CorpusCommand::Export { tables, to, format } => {
+            return ask::export(
+                &ask::source(&folder, args.as_of)?,
+                tables,
+                to.as_deref(),
+                (*format).into(),
+            );
+        }
+        CorpusCommand::Example { records } => {
+            let leader = maintnerd::Leader::open(folder)?;
+            if leader
+                .visible
+                .borrow()
+                .as_ref()
+                .is_some_and(|log| !log.is_empty())
+            {
+                return Err(Failure::new(
+                    "the folder holds a log already; an example wants one of its own",
+                ));
+            }
+            let mut mutations = maintnerd::synthetic::Synthetic::new(1).take(*records);
+            loop {
+                let batch = mutations.by_ref().take(BATCH);
+                let batch: Vec<Vec<u8>> = batch.map(|mutation| mutation.encode_to_vec()).collect();
+                if batch.is_empty() {
+                    break;
+                }
+                leader.appender.append(batch).context("write the example")?;
+            }
+            leader.close().context("end the log")?;
+            say(global, &json!({ "records": records }));
+        }
+        CorpusCommand::Stats => {
+            let replay = ask::started(&folder, args.as_of)?.replay;
             let counts = replay.counts();
             let troubles = counts.troubles.iter().map(|(kind, (count, one))| {
                 let trouble = json!({ "count": count, "for_example": one });
@@ -52,23 +120,16 @@ pub fn corpus(global: &Global, args: &CorpusArgs) -> Result<Exit, Failure> {
             say(global, &summary);
         }
         CorpusCommand::Issue { repo, number } => {
-            let (replay, texts) = maintnerd::load(&folder)?;
+            let Source { corpus, texts } = ask::source(&folder, args.as_of)?;
             let wanted = || format!("the log has no issue {repo}#{number}");
             let (owner, name) = repo.split_once('/').context("wanted OWNER/REPO")?;
-            let found = replay
-                .corpus()
-                .repo(owner, name)
-                .and_then(|repo| repo.issue(*number));
-            say(
-                global,
-                &issue(replay.corpus(), found.with_context(wanted)?, &texts)?,
-            );
+            let found = corpus.repo(owner, name).and_then(|repo| repo.issue(*number));
+            say(global, &issue(&corpus, found.with_context(wanted)?, &texts)?);
         }
         CorpusCommand::Change { project, number } => {
-            let (replay, texts) = maintnerd::load(&folder)?;
+            let Source { corpus, texts } = ask::source(&folder, args.as_of)?;
             let wanted = || format!("the log has no change {number} of {project}");
-            let found = replay
-                .corpus()
+            let found = corpus
                 .project(project)
                 .and_then(|project| project.change(*number));
             say(global, &change(found.with_context(wanted)?, &texts)?);

@@ -19,10 +19,12 @@
 
 mod cell;
 mod item;
+mod out;
 mod sql;
 mod tables;
 
 pub use cell::Cell;
 pub use item::{Only, Source};
+pub use out::{Format, Rows};
 pub use sql::{Sql, SqlError};
 pub use tables::{Column, Kind, TABLES, Table, rows};

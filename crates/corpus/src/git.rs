@@ -92,14 +92,14 @@ const NONE: U32 = U32::MAX_VALUE;
 impl Hash {
     /// 40 hex digits.
     pub fn parse(hex: &[u8]) -> Option<Hash> {
-        let mut hash = [0; 20];
-        if hex.len() != 40 {
-            return None;
+        let hex: &[u8; 40] = hex.try_into().ok()?;
+        let (mut hash, mut all) = ([0; 20], 0);
+        for (byte, two) in hash.iter_mut().zip(hex.as_chunks::<2>().0) {
+            let [high, low] = two.map(|digit| DIGITS[usize::from(digit)]);
+            all |= high | low;
+            *byte = high << 4 | low & 15;
         }
-        for (byte, two) in hash.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = digit(two[0])? << 4 | digit(two[1])?;
-        }
-        Some(Hash(hash))
+        (all < 16).then_some(Hash(hash))
     }
 
     /// Its bytes are as good as random already.
@@ -108,15 +108,19 @@ impl Hash {
     }
 }
 
-#[inline]
-fn digit(hex: u8) -> Option<u8> {
-    match hex {
-        b'0'..=b'9' => Some(hex - b'0'),
-        b'a'..=b'f' => Some(hex - b'a' + 10),
-        b'A'..=b'F' => Some(hex - b'A' + 10),
-        _ => None,
+/// What each byte is as a digit; [`NO_DIGIT`] for all others. A log has a hash for each kilobyte.
+const DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        digits[b"0123456789abcdef"[value as usize] as usize] = value;
+        digits[b"0123456789ABCDEF"[value as usize] as usize] = value;
+        value += 1;
     }
-}
+    digits
+};
+
+const NO_DIGIT: u8 = 0xff;
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

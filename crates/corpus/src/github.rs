@@ -23,6 +23,8 @@ pub(crate) struct GitHub {
     pub users: Named,
     /// Slugs, by id.
     pub teams: Named,
+    /// Which of the repositories the last mutation was about.
+    last: usize,
 }
 
 /// What users or teams are called, by their id; with a base.
@@ -197,6 +199,15 @@ pub(crate) struct Context<'c, S> {
 }
 
 impl GitHub {
+    pub fn over(repos: Vec<Repo>, users: Named, teams: Named) -> GitHub {
+        GitHub {
+            repos,
+            users,
+            teams,
+            last: 0,
+        }
+    }
+
     pub fn apply_repo(&mut self, mutation: &borrowed::GithubMutation<'_>, troubles: &mut Vec<Trouble>) {
         let Some(repo) = self.repo(mutation.owner.lossy(), mutation.repo.lossy()) else {
             troubles.push(Trouble::NoRepo);
@@ -289,6 +300,11 @@ impl GitHub {
         if owner.is_empty() || name.is_empty() {
             return None;
         }
+        // Mostly the same again.
+        let last = self.repos.get(self.last);
+        if last.is_some_and(|repo| repo.name == name && repo.owner == owner) {
+            return self.repos.get_mut(self.last);
+        }
         let at = self.find(&owner, &name).unwrap_or_else(|at| {
             let (owner, name) = (owner.into_owned(), name.into_owned());
             self.repos.insert(
@@ -301,6 +317,7 @@ impl GitHub {
             );
             at
         });
+        self.last = at;
         Some(&mut self.repos[at])
     }
 
@@ -751,6 +768,11 @@ impl std::ops::Deref for IssueView<'_> {
 }
 
 impl<'a> IssueView<'a> {
+    /// The issue itself, for as long as its corpus.
+    pub fn issue(self) -> &'a Issue {
+        self.issue
+    }
+
     /// The name of a label that was deleted is empty.
     pub fn label_names(self) -> impl Iterator<Item = &'a str> {
         let labels = self.repo.labels();

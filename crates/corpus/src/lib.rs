@@ -24,6 +24,7 @@
 
 mod apply;
 mod change;
+mod changed;
 mod clock;
 mod commit;
 mod digest;
@@ -41,6 +42,7 @@ mod text;
 
 pub use apply::{Code, Corpus, Issues, Trouble};
 pub use change::{ChangeView, MetaView, ProjectView};
+pub use changed::{ChangeName, Changed, IssueName, RefName};
 pub use clock::seen_at;
 pub use commit::{BadCommit, CommitText, FileStat, Person};
 pub use digest::{dump, summary};

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ids::Timestamp;
-use memchr::memmem;
+use memchr::{memchr, memmem, memrchr};
 
 use crate::gerrit::Status;
 use crate::names::{Name, Names};
@@ -74,7 +74,11 @@ pub(crate) fn facts(names: &mut Names, message: &[u8]) -> Facts {
         return facts;
     }
     facts.is_meta = true;
-    for line in footers.split(|b| *b == b'\n') {
+    let mut rest = footers;
+    while !rest.is_empty() {
+        let end = memchr(b'\n', rest).unwrap_or(rest.len());
+        let line = &rest[..end];
+        rest = rest.get(end + 1..).unwrap_or_default();
         // Most lines are told by their first letter.
         match line.first() {
             Some(b'B') => {
@@ -104,10 +108,15 @@ fn flag(value: &[u8]) -> Option<bool> {
 }
 
 fn last_paragraph(message: &[u8]) -> &[u8] {
-    match memmem::rfind(message, b"\n\n") {
-        Some(at) => &message[at + 2..],
-        None => b"",
+    // Line by line from the end: it is short.
+    let mut end = message.len();
+    while let Some(at) = memrchr(b'\n', &message[..end]) {
+        if at > 0 && message[at - 1] == b'\n' {
+            return &message[at + 1..];
+        }
+        end = at;
     }
+    b""
 }
 
 /// One step in the life of a change.

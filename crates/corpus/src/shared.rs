@@ -330,6 +330,36 @@ impl<V: Stored + Clone> Numbered<V> {
         self.0.values().flat_map(|page| page.values().iter().flatten())
     }
 
+    /// The keys whose values are not the same in `other`, ascending, also those that only one has.
+    pub fn differing(&self, other: Option<&Numbered<V>>) -> Vec<u32>
+    where
+        V: PartialEq,
+    {
+        let mut keys = Vec::new();
+        let mut compare = |number: u32, ours: Option<&Arc<Page<V>>>, theirs: Option<&Arc<Page<V>>>| {
+            if let (Some(ours), Some(theirs)) = (ours, theirs)
+                && Arc::ptr_eq(ours, theirs)
+            {
+                return;
+            }
+            let value =
+                |page: Option<&'_ Arc<Page<V>>>, at: usize| page.and_then(|page| page.values()[at].clone());
+            for at in 0..KEYS {
+                if value(ours, at as usize) != value(theirs, at as usize) {
+                    keys.push(number * KEYS + at);
+                }
+            }
+        };
+        let theirs = |number: &u32| other.and_then(|other| other.0.get(number));
+        let gone = other.into_iter().flat_map(|other| other.0.keys());
+        let gone = gone.filter(|number| !self.0.contains_key(number));
+        let numbers: std::collections::BTreeSet<u32> = self.0.keys().chain(gone).copied().collect();
+        for number in numbers {
+            compare(number, self.0.get(&number), theirs(&number));
+        }
+        keys
+    }
+
     /// For [`Numbered::add_page`]: the number of each page, and what is in it.
     pub fn pages(&self) -> impl Iterator<Item = (u32, Bytes)> {
         self.0.iter().map(|(number, page)| {

@@ -464,11 +464,8 @@ impl Contents {
         if count(&rows, size_of::<Row>())? != count(&ids, size_of::<CommitId>())? {
             return None;
         }
-        let github = GitHub {
-            repos: take_repos(&mut Take(repos), &issues)?,
-            users: Named::over(users),
-            teams: Named::over(teams),
-        };
+        let repos = take_repos(&mut Take(repos), &issues)?;
+        let github = GitHub::over(repos, Named::over(users), Named::over(teams));
         let gerrit = Gerrit {
             projects: take_projects(&mut Take(projects), &changes)?,
         };

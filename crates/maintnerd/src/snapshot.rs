@@ -221,7 +221,7 @@ fn write(path: &Path, replay: &Replay) -> io::Result<()> {
     Ok(())
 }
 
-/// What of `log` lies before `end`, which must be where a record begins or the log ends.
+/// What of `log` lies before `end`: the records that end there or before.
 pub fn until(reader: &LogReader, log: &[Segment], end: Place) -> Result<Vec<Segment>, ReplayError> {
     let mut part: Vec<Segment> = log
         .iter()
@@ -239,7 +239,10 @@ pub fn until(reader: &LogReader, log: &[Segment], end: Place) -> Result<Vec<Segm
             number: segment,
             source,
         })?;
-        (last.len, last.sum) = (u64::from(end.offset), Sum::of(&bytes));
+        let mut records = Records::new(&bytes, 0);
+        records.by_ref().for_each(drop);
+        let whole = usize::try_from(records.offset()).expect("within the bytes");
+        (last.len, last.sum) = (records.offset(), Sum::of(&bytes[..whole]));
     }
     Ok(part)
 }

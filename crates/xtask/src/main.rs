@@ -2,6 +2,7 @@
 
 mod bench;
 mod idle_bench;
+mod corpus_bench;
 mod schedule_bench;
 mod simulate;
 
@@ -20,6 +21,7 @@ usage: xtask COMMAND
   idle-bench [--machines N] [--go] [--seconds S]
                                     what idle machines that dialled in cost the coordinator beside this program:
                                     memory of each, share of a core. --go: as Go's are, without keep-alives
+  corpus-bench DIR [--records N]    time the corpus on a log that is made in DIR and kept there
 ";
 
 fn main() -> std::process::ExitCode {
@@ -41,6 +43,7 @@ fn run() -> Result<std::process::ExitCode, lexopt::Error> {
     let (mut seeds, mut from) = (10_000, 0);
     let mut bench = bench::Wanted::default();
     let mut idle = idle_bench::Options::default();
+    let (mut dir, mut records, mut measure) = (None, 1_060_000, None);
     while let Some(arg) = parser.next()? {
         match (command.as_str(), arg) {
             ("simulate", Arg::Long("seeds")) => seeds = parser.value()?.parse()?,
@@ -51,6 +54,9 @@ fn run() -> Result<std::process::ExitCode, lexopt::Error> {
             ("idle-bench", Arg::Long("machines")) => idle.machines = parser.value()?.parse()?,
             ("idle-bench", Arg::Long("seconds")) => idle.seconds = parser.value()?.parse()?,
             ("idle-bench", Arg::Long("go")) => idle.go = true,
+            ("corpus-bench", Arg::Long("records")) => records = parser.value()?.parse()?,
+            ("corpus-bench", Arg::Long("measure")) => measure = Some(parser.value()?.string()?),
+            ("corpus-bench", Arg::Value(value)) if dir.is_none() => dir = Some(value),
             (_, arg) => return Err(arg.unexpected()),
         }
     }
@@ -59,6 +65,10 @@ fn run() -> Result<std::process::ExitCode, lexopt::Error> {
         "idle-bench" => Ok(idle_bench::run(&idle)),
         "schedule-bench" => Ok(schedule_bench::run()),
         "bench" => Ok(bench::run(&bench)),
+        "corpus-bench" => {
+            let dir = dir.ok_or("`corpus-bench` wants a folder")?;
+            Ok(corpus_bench::run(dir.as_ref(), records, measure.as_deref()))
+        }
         other => Err(format!("no command `{other}`").into()),
     }
 }

@@ -277,7 +277,13 @@ fn a_log_is_imported_looked_into_served_and_followed() {
     };
     assert_eq!(corpus("log", &["import", &path("days")])["imported"], 1);
     assert_eq!(corpus("log", &["fsck"])["good"], true);
-    assert_eq!(corpus("log", &["summary"])["repos"]["golang/go"]["open"], 1);
+    assert_eq!(corpus("log", &["stats"])["repos"]["golang/go"]["open"], 1);
+    let count = "SELECT count(*) AS n FROM issues";
+    assert_eq!(corpus("log", &["sql", count])["n"], 1);
+    assert_eq!(corpus("log", &["--as-of", "0:0", "sql", count])["n"], 0);
+    let leak = ["query", "issues", "state=open", "title~ea", "--columns", "title"];
+    assert_eq!(corpus("log", &leak)["title"], "leak");
+    assert_eq!(corpus("log", &["export", "issues"])["number"], 7);
 
     let serve = |args: &[&str]| {
         let mut child = Command::new(env!("CARGO_BIN_EXE_burrow"))

@@ -3,4 +3,5 @@
 mod gerrit;
 mod git;
 mod github;
+mod hostile;
 mod log;

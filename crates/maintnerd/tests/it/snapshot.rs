@@ -296,6 +296,12 @@ fn a_part_of_the_log_is_what_was_known_then() {
     assert_eq!(part, then);
     let found = start(&folder, part, u64::MAX).unwrap();
     assert_eq!(summary(found.replay.corpus(), dir), expect);
+    // Amid the record after that is as well.
+    let amid = Place {
+        offset: end.offset + 3,
+        ..end
+    };
+    assert_eq!(until(&reader, &whole, amid).unwrap(), then);
     let nothing = until(&reader, &whole, Place::default()).unwrap();
     assert_eq!(nothing.iter().map(|segment| segment.len).sum::<u64>(), 0);
     let beyond = Place {
