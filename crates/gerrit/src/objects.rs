@@ -28,21 +28,31 @@ pub struct Stat {
     pub lines: Option<(i64, i64)>,
 }
 
-/// Reads commits of a repository, many at a time, by one git that stays.
+/// What `diff-tree` prints back at once, after all that it was asked before.
+const MARK: &str = "=asked";
+
+/// Reads commits of a repository, many at a time, by two gits that stay.
 #[derive(Debug)]
 pub struct Objects {
     git: Git,
+    contents: Talk,
+    /// Started when it is first asked.
+    stats: Option<Talk>,
+}
+
+/// A git that answers as long as it is asked.
+#[derive(Debug)]
+struct Talk {
     /// Ends with this.
     _child: Child,
     input: BufWriter<ChildStdin>,
     output: BufReader<ChildStdout>,
 }
 
-impl Objects {
-    pub fn open(repository: &Path) -> Result<Objects, GitError> {
-        let git = Git::new(repository);
+impl Talk {
+    fn start(git: &Git, args: &[&str]) -> Result<Talk, GitError> {
         let mut child = git
-            .command(&["cat-file", "--batch-command", "--buffer"])
+            .command(args)
             .stdin(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null())
             .kill_on_drop(true)
@@ -50,20 +60,30 @@ impl Objects {
             .map_err(GitError::NoGit)?;
         let input = BufWriter::new(child.stdin.take().expect("stdin is piped"));
         let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        Ok(Objects {
-            git,
+        Ok(Talk {
             _child: child,
             input,
             output,
+        })
+    }
+}
+
+impl Objects {
+    pub fn open(repository: &Path) -> Result<Objects, GitError> {
+        let git = Git::new(repository);
+        let contents = Talk::start(&git, &["cat-file", "--batch-command", "--buffer"])?;
+        Ok(Objects {
+            git,
+            contents,
+            stats: None,
         })
     }
 
     /// The commits that these hashes name, tags followed; `None` where there is none. Not cancel safe:
     /// after a call that was dropped or failed the reader is of no use.
     pub async fn commits(&mut self, hashes: &[&str]) -> Result<Vec<Option<Object>>, GitError> {
-        let Objects {
-            git, input, output, ..
-        } = self;
+        let Objects { git, contents, .. } = self;
+        let Talk { input, output, .. } = contents;
         let broken = |source| GitError::Io {
             what: "read commits of",
             path: git.dir().to_owned(),
@@ -94,41 +114,47 @@ impl Objects {
     }
 
     /// What each of these commits did to files, in their order; nothing for commits with no parent or
-    /// more than one.
-    pub async fn stats(&self, commits: &[&str]) -> Result<Vec<Vec<Stat>>, GitError> {
+    /// more than one. Not cancel safe, as [`Objects::commits`].
+    pub async fn stats(&mut self, commits: &[&str]) -> Result<Vec<Vec<Stat>>, GitError> {
         let failed = |said: String| GitError::Failed {
             command: "diff-tree".to_owned(),
             said,
         };
         // Names in quotes are what the original stores.
         let args = ["-c", "core.quotePath=true", "diff-tree", "--stdin", "--numstat"];
-        let mut child = self
-            .git
-            .command(&args)
-            .stdin(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(GitError::NoGit)?;
-        let mut input = child.stdin.take().expect("stdin is piped");
-        let mut output = child.stdout.take().expect("stdout is piped");
-        let ask = async move {
-            let lines: String = commits.iter().flat_map(|commit| [commit, "\n"]).collect();
-            input.write_all(lines.as_bytes()).await
+        let mut talk = match self.stats.take() {
+            Some(talk) => talk,
+            None => Talk::start(&self.git, &args)?,
         };
-        let mut printed = Vec::new();
-        let both = async {
-            let (asked, read) = tokio::join!(ask, output.read_to_end(&mut printed));
-            asked.and(read)?;
-            child.wait().await
+        let Talk { input, output, .. } = &mut talk;
+        let ask = async {
+            for commit in commits {
+                input.write_all(format!("{commit}\n").as_bytes()).await?;
+            }
+            input.write_all(format!("{MARK}\n").as_bytes()).await?;
+            input.flush().await
         };
-        let ended = tokio::time::timeout(LIMIT, both).await;
-        let ended = ended.map_err(|_| late("diff-tree"))?;
-        match ended {
-            Ok(status) if status.success() => stats(&printed, commits).map_err(failed),
-            Ok(status) => Err(failed(format!("it ended with {status}"))),
-            Err(why) => Err(failed(why.to_string())),
-        }
+        let answer = async {
+            let mut printed = Vec::new();
+            loop {
+                let before = printed.len();
+                if output.read_until(b'\n', &mut printed).await? == 0 {
+                    return Err(std::io::Error::other("it ended"));
+                }
+                if printed[before..].trim_ascii() == MARK.as_bytes() {
+                    printed.truncate(before);
+                    return Ok(printed);
+                }
+            }
+        };
+        let both = async { tokio::try_join!(ask, answer) };
+        let ((), printed) = tokio::time::timeout(LIMIT, both)
+            .await
+            .map_err(|_| late("diff-tree"))?
+            .map_err(|why| failed(why.to_string()))?;
+        // After an error it is left behind, and the next question starts another.
+        self.stats = Some(talk);
+        stats(&printed, commits).map_err(failed)
     }
 }
 

@@ -7,7 +7,8 @@
 //! reading it back, so what is known is what is logged, also after a restart. A round that finds nothing
 //! new writes nothing.
 //!
-//! [`Tree`] does the same for a repository in a folder, [`github`] for GitHub. Start at [`Project`].
+//! [`Mirrored`] does the same for a repository that somebody else fetches, [`Tree`] for one in a folder,
+//! [`github`] for GitHub. All of them write to a [`Log`]. Start at [`Project`].
 
 pub mod github;
 mod known;
@@ -17,5 +18,5 @@ mod walk;
 
 pub use known::Known;
 pub use project::{Moved, Plan, Project};
-pub use round::{Gerrit, Round, SyncError, Tree};
+pub use round::{Gerrit, Log, Mirrored, Round, SyncError, Tree};
 pub use walk::{Found, Walk};

@@ -91,8 +91,7 @@ impl Project {
         let listed: BTreeMap<&str, Hash> = listed
             .filter_map(|found| Some((found.name, Hash::parse(found.hash.as_bytes())?)))
             .collect();
-        let gone = self.refs.keys().filter(|name| !listed.contains_key(&name[..]));
-        let mut gone: BTreeSet<String> = gone.cloned().collect();
+        let mut gone = self.gone(&listed, |_| true);
         let mut doubted = 0;
         if gone.len() * DOUBT > self.refs.len() {
             let since = match self.doubted.take() {
@@ -110,6 +109,32 @@ impl Project {
         } else {
             self.doubted = None;
         }
+        Plan {
+            doubted,
+            ..self.plan(listed, gone)
+        }
+    }
+
+    /// As [`Project::compare`], with what somebody has fetched: branches, tags and `HEAD` that are not
+    /// among it are gone. Of other refs it says nothing.
+    pub fn believe(&self, listing: &[Ref<'_>]) -> Plan {
+        let fetched =
+            |name: &str| name == "HEAD" || name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
+        let listed: BTreeMap<&str, Hash> = listing
+            .iter()
+            .filter(|found| fetched(found.name))
+            .filter_map(|found| Some((found.name, Hash::parse(found.hash.as_bytes())?)))
+            .collect();
+        let gone = self.gone(&listed, fetched);
+        self.plan(listed, gone)
+    }
+
+    fn gone(&self, listed: &BTreeMap<&str, Hash>, ours: impl Fn(&str) -> bool) -> BTreeSet<String> {
+        let gone = self.refs.keys().filter(|name| !listed.contains_key(&name[..]));
+        gone.filter(|name| ours(name)).cloned().collect()
+    }
+
+    fn plan(&self, listed: BTreeMap<&str, Hash>, gone: BTreeSet<String>) -> Plan {
         let mut moved: Vec<Moved> = listed
             .into_iter()
             .filter(|(name, hash)| self.refs.get(*name) != Some(hash))
@@ -122,7 +147,7 @@ impl Project {
         Plan {
             deleted: self.deleted(gone),
             batches: moved.chunks(BATCH).map(<[Moved]>::to_vec).collect(),
-            doubted,
+            doubted: 0,
         }
     }
 
@@ -201,6 +226,24 @@ mod tests {
             });
         }
         project.apply(&told);
+    }
+
+    #[test]
+    fn what_was_fetched_is_believed_and_says_nothing_of_changes() {
+        let project = project(&[
+            "HEAD 1",
+            "refs/heads/a 1",
+            "refs/tags/t 1",
+            "refs/changes/01/1/meta 1",
+        ]);
+        let plan = project.believe(&listing(&refs(&[
+            "HEAD 1",
+            "refs/heads/a 2",
+            "refs/changes/02/2/meta 1",
+        ])));
+        assert_eq!(names(&plan), [["refs/heads/a"]]);
+        assert_eq!(plan.deleted.unwrap().deleted_refs, ["refs/tags/t"]);
+        assert_eq!(plan.doubted, 0);
     }
 
     fn names(plan: &Plan) -> Vec<Vec<&str>> {

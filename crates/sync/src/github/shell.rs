@@ -5,6 +5,7 @@ use maintpb::Message;
 use maintpb::borrowed::{self, View};
 
 use super::poll::{Poll, Round, Trouble};
+use crate::Log;
 
 #[derive(Debug, thiserror::Error)]
 pub enum GitHubError<E> {
@@ -26,14 +27,14 @@ pub struct GitHub<'a> {
 }
 
 impl GitHub<'_> {
-    /// Runs a round to its end. `log`: makes a mutation durable. How many were written. After an error
-    /// the next round goes on where this one was.
-    pub async fn round<E>(
+    /// Runs a round to its end. How many mutations were written. After an error the next round goes on
+    /// where this one was.
+    pub async fn round<L: Log>(
         &self,
         poll: &mut Poll,
         round: Round,
-        mut log: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<usize, GitHubError<E>> {
+        log: &mut L,
+    ) -> Result<usize, GitHubError<L::Error>> {
         let mut written = 0;
         poll.start(round);
         while let Some(question) = poll.ask() {
@@ -48,7 +49,8 @@ impl GitHub<'_> {
             }
             if let Some(mutation) = poll.answer(&answer)? {
                 let bytes = mutation.encode_to_vec();
-                log(&bytes).map_err(GitHubError::Log)?;
+                let told = std::slice::from_ref(&bytes);
+                log.append(told).await.map_err(GitHubError::Log)?;
                 poll.apply(&borrowed::Mutation::decode(&bytes).expect("what was encoded can be decoded"));
                 written += 1;
             }

@@ -61,16 +61,9 @@ impl Syncer {
             budget: &self.budget,
             started: Instant::now(),
         };
-        let end = self.log.0.len() + room;
-        let log = &mut self.log;
-        let append = |payload: &[u8]| {
-            if log.0.len() >= end {
-                return Err("full");
-            }
-            log.0.push(payload.to_vec());
-            Ok(())
-        };
-        github.round(&mut self.poll, round, append).await
+        github
+            .round(&mut self.poll, round, &mut self.log.with_room(room))
+            .await
     }
 
     /// How many mutations it took.

@@ -9,10 +9,30 @@ use sync::{Project, Tree};
 #[derive(Debug, Clone, Default)]
 pub struct Log(pub Vec<Vec<u8>>);
 
+/// A log that takes so many mutations, then fails.
+pub struct Room<'a> {
+    pub log: &'a mut Log,
+    pub left: usize,
+}
+
+impl sync::Log for Room<'_> {
+    type Error = &'static str;
+
+    async fn append(&mut self, mutations: &[Vec<u8>]) -> Result<(), Self::Error> {
+        let fit = mutations.len().min(self.left);
+        self.log.0.extend_from_slice(&mutations[..fit]);
+        self.left -= fit;
+        if fit < mutations.len() {
+            Err("full")
+        } else {
+            Ok(())
+        }
+    }
+}
+
 impl Log {
-    pub fn push(&mut self, payload: &[u8]) -> Result<(), std::convert::Infallible> {
-        self.0.push(payload.to_vec());
-        Ok(())
+    pub fn with_room(&mut self, left: usize) -> Room<'_> {
+        Room { log: self, left }
     }
 }
 

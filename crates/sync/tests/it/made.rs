@@ -156,7 +156,7 @@ async fn a_tree_is_followed_on_all_its_branches() {
     made(&server);
     let mut log = Log::default();
     let mut tree = Tree::new("go", &server.repository);
-    let round = tree.round(|payload| log.push(payload)).await.unwrap();
+    let round = tree.round(&mut log.with_room(usize::MAX)).await.unwrap();
     assert_eq!(round.written, 6);
     assert_eq!(check_commits(&server.repository, &log), 6);
     let mut tree = log::tree(Tree::new("go", &server.repository), &log);
@@ -167,7 +167,7 @@ async fn a_tree_is_followed_on_all_its_branches() {
         &work,
         &["push", "--quiet", server.repository.to_str().unwrap(), "side"],
     );
-    let round = tree.round(|payload| log.push(payload)).await.unwrap();
+    let round = tree.round(&mut log.with_room(usize::MAX)).await.unwrap();
     assert_eq!(
         round,
         Round {

@@ -87,16 +87,8 @@ impl Syncer {
     /// An hour after the last one. `room`: the log takes that many mutations, then fails.
     pub async fn round_with(&mut self, room: usize) -> Result<Round, SyncError<&'static str>> {
         self.now += Duration::from_secs(3600);
-        let end = self.log.0.len() + room;
-        let log = &mut self.log;
-        let append = |payload: &[u8]| {
-            if log.0.len() >= end {
-                return Err("full");
-            }
-            log.0.push(payload.to_vec());
-            Ok(())
-        };
-        self.gerrit.round(&mut self.project, self.now, append).await
+        let mut log = self.log.with_room(room);
+        self.gerrit.round(&mut self.project, self.now, &mut log).await
     }
 
     pub async fn round(&mut self) -> Round {
