@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::copy::{Copy, CopyError, Outcome};
 use crate::replay::Replay;
-use crate::serve::Visible;
+use crate::serve::{Visible, total};
 use crate::snapshot::{open_snapshot, save_snapshot};
 
 /// Between two tries after the first, the second and so on failed; the last for all later ones.
@@ -30,6 +30,8 @@ const KEEP_AFTER: u64 = 32 << 20;
 pub struct Snapshot {
     pub corpus: Arc<Corpus>,
     pub texts: LogReader,
+    /// Bytes of the log that it has.
+    pub size: u64,
 }
 
 /// What a follower shows: both change together with the log, the log first.
@@ -102,6 +104,7 @@ async fn run(
     loop {
         if news {
             let log = copy.segments();
+            let size = total(&log);
             logs.send_replace(Some(log.clone().into()));
             let reader = texts.clone();
             let advanced = tokio::task::spawn_blocking(move || {
@@ -115,6 +118,7 @@ async fn run(
             snapshots.send_replace(Some(Snapshot {
                 corpus,
                 texts: texts.clone(),
+                size,
             }));
         }
         match copy.update().await {

@@ -3,7 +3,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use mutlog::{
-    Appender, CommitError, Folder, FolderDisk, GroupCommit, Lease, LogReader, TARGET, Torn, Writer,
+    Appender, CommitError, Folder, FolderDisk, GroupCommit, Lease, LogReader, Segment, TARGET, Torn, Writer,
 };
 use tokio::sync::watch;
 
@@ -28,8 +28,18 @@ impl Leader {
 
     /// As [`Leader::open`], with segments of another length.
     pub fn open_with_target(folder: Folder, target: u64) -> anyhow::Result<Leader> {
+        Leader::open_onto(folder, target, watch::Sender::new(None))
+    }
+
+    /// As [`Leader::open_with_target`]. What is visible goes to `send`.
+    pub(crate) fn open_onto(
+        folder: Folder,
+        target: u64,
+        send: watch::Sender<Option<Arc<[Segment]>>>,
+    ) -> anyhow::Result<Leader> {
         let (writer, torn) = open_writer(&folder, target)?;
-        let (send, visible) = watch::channel(Some(writer.visible().into()));
+        send.send_replace(Some(writer.visible().into()));
+        let visible = send.subscribe();
         let (commits, appender) = GroupCommit::start(writer, move |segments| {
             send.send_replace(Some(Arc::from(segments)));
         });
@@ -41,6 +51,10 @@ impl Leader {
             torn,
             commits,
         })
+    }
+
+    pub(crate) fn parts(self) -> (Appender, GroupCommit) {
+        (self.appender, self.commits)
     }
 
     /// Waits until all is durable that was handed over. Fails if a commit did.

@@ -198,6 +198,41 @@ impl Replay {
     }
 }
 
+/// Gives all records of a log to `take`, in order.
+pub(crate) fn each(
+    reader: &LogReader,
+    log: &[Segment],
+    mut take: impl FnMut(Place, &[u8]) -> Result<(), Malformed>,
+) -> Result<(), ReplayError> {
+    let mut bytes = Vec::new();
+    for segment in log.iter().filter(|segment| segment.len > 0) {
+        let piece = read(reader, segment, 0, bytes)?;
+        let number = piece.number;
+        let mut records = Records::new(&piece.bytes, 0);
+        for (offset, payload) in records.by_ref() {
+            let at = Place {
+                segment: number,
+                offset: u32::try_from(offset).expect("a segment is below 4 GiB"),
+            };
+            take(at, payload).map_err(|source| ReplayError::NoMutation {
+                number,
+                offset,
+                source,
+            })?;
+        }
+        match records.end() {
+            Split::End => {}
+            Split::Bad(source) => return Err(ReplayError::Damaged { number, source }),
+            Split::Short | Split::Record { .. } => {
+                let offset = records.offset();
+                return Err(ReplayError::Torn { number, offset });
+            }
+        }
+        bytes = piece.bytes;
+    }
+    Ok(())
+}
+
 #[derive(Default)]
 struct Applied {
     records: u64,

@@ -104,7 +104,8 @@ async fn index(State(served): State<Served>, method: Method, RawQuery(query): Ra
     (headers, json(log)).into_response()
 }
 
-fn total(log: &[Segment]) -> u64 {
+/// Bytes of a log.
+pub(crate) fn total(log: &[Segment]) -> u64 {
     log.iter().map(|segment| segment.len).sum()
 }
 

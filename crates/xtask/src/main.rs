@@ -1,8 +1,8 @@
 //! What is run by hand: `cargo run --release -p xtask -- simulate --seeds 100000`.
 
 mod bench;
-mod idle_bench;
 mod corpus_bench;
+mod idle_bench;
 mod schedule_bench;
 mod simulate;
 
