@@ -1,8 +1,8 @@
 //! Finds work, owns machines, runs builds: the hands of the farm core.
 //!
 //! `engine` drives the core, `drive` performs its effects on machines (what their answers mean is decided in `answer`),
-//! `watch` turns what the mirrors saw into what is wanted, by the plan of `branches`; `upkeep` looks after disk, logs and
-//! configuration, `pools` after machines on this host, `http` opens the doors, `enroll` makes machines known, `downloads` serves
+//! `intake` tells the mutation log what the mirrors fetched, `watch` turns what the corpus then knows into what is wanted, by
+//! the plan of `branches`; `upkeep` looks after disk, logs and configuration, `pools` after machines on this host, `http` opens the doors, `enroll` makes machines known, `downloads` serves
 //! their buildlets and `rollout` has them run those, `gomote` lends machines to people. Start at
 //! [`serve`].
 
@@ -15,6 +15,7 @@ mod enroll;
 mod files;
 mod gomote;
 mod http;
+mod intake;
 mod keys;
 mod known;
 mod lock;
@@ -145,16 +146,30 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         drivers,
         board: board.clone(),
     };
+    let log = mutlog::Folder::new(state.join("maintner"));
+    let (keeper, keep) = maintnerd::Keeper::open(log, stop.clone())?;
+    parts.spawn(keep);
     parts.spawn(engine::run(farm, first, engine, stop.clone()));
     parts.spawn(mirror.clone().run(stop.clone()));
+    let taken = tokio::sync::watch::Sender::default();
     let watch = watch::Watch {
         config: holds.clone(),
         store: store.clone(),
         mirror: mirror.clone(),
+        corpus: keeper.snapshot(),
+        taken: taken.subscribe(),
         inputs: inputs.clone(),
         packing: std::sync::Mutex::default(),
     };
     parts.spawn(watch.run(stop.clone()));
+    let intake = intake::Intake {
+        config: holds.clone(),
+        mirror: mirror.clone(),
+        known: maintnerd::Known::new(keeper.clone()),
+        keeper: keeper.clone(),
+        taken,
+    };
+    parts.spawn(intake.run(stop.clone()));
     parts.spawn(until(
         stop.clone(),
         drive::take_pool_events(from_pools, links, inputs.clone()),

@@ -1,4 +1,4 @@
-//! Turns what the mirrors saw into commits in the store, and what the store lacks into wants.
+//! Turns what the corpus knows into commits in the store, and what the store lacks into wants.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use anyhow::Context;
 use config::{Config, Repo};
+use corpus::{CommitView, Corpus, Hash};
 use farm::{Input, Want};
 use gitmirror::{Look, MirrorService};
-use ids::{BranchName, GitHash, RepoName};
+use ids::{BranchName, GitHash, RepoName, Timestamp};
+use maintnerd::Snapshot;
 use store::Store;
 use store::read::CommitRow;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::branches::{self, Step};
+use crate::intake::Taken;
 use crate::{Current, current, engine};
 
 /// How often what should be built is compared with what is, without being told.
@@ -44,6 +47,8 @@ pub struct Watch {
     pub config: Current,
     pub store: Store,
     pub mirror: Arc<MirrorService>,
+    pub corpus: watch::Receiver<Option<Snapshot>>,
+    pub taken: Taken,
     pub inputs: mpsc::Sender<Input>,
     /// Ends with this value.
     pub packing: std::sync::Mutex<JoinSet<()>>,
@@ -54,7 +59,7 @@ type TakenIn = BTreeMap<RepoName, u64>;
 
 impl Watch {
     /// Until `stop`. What goes wrong with one repository is logged, shown and tried again.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut every = tokio::time::interval(COMPARE_EVERY);
         let mut taken_in = TakenIn::new();
         let mut more = false;
@@ -62,7 +67,11 @@ impl Watch {
             let all = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 _ = every.tick() => true,
-                () = self.mirror.news() => false,
+                changed = self.taken.changed() => match changed {
+                    Ok(()) => false,
+                    // Its sender ends only with the farm.
+                    Err(_) => return Ok(()),
+                },
                 () = std::future::ready(()), if more => false,
             };
             more = self.round(&mut taken_in, all).await;
@@ -72,22 +81,28 @@ impl Watch {
     /// Takes in what is new, or with `all` compares every repository. Whether there is more to do at once.
     async fn round(&self, taken_in: &mut TakenIn, all: bool) -> bool {
         let config = current(&self.config);
-        let looks = self.mirror.looks();
+        let (looks, taken) = (self.mirror.looks(), self.taken.borrow().clone());
         taken_in.retain(|repo, _| config.repos.contains_key(repo));
         let mut more = false;
         for (repo, conf) in &config.repos {
             let look = looks.get(repo).cloned().unwrap_or_default();
-            let new = look.count > 0 && taken_in.get(repo) != Some(&look.count);
+            let upto = taken.get(repo).cloned().unwrap_or_default();
+            let new = upto.look > 0 && taken_in.get(repo) != Some(&upto.look);
             if !new && !all {
                 continue;
             }
-            match self.one(&config, repo, conf, &look, new, all).await {
+            let at = At {
+                look,
+                project: upto.project,
+                new,
+            };
+            match self.one(&config, repo, conf, &at, all).await {
                 Ok(true) => {
-                    taken_in.insert(repo.clone(), look.count);
+                    taken_in.insert(repo.clone(), upto.look);
                 }
                 Ok(false) => more = true,
                 // Not taken in: the next round tries again.
-                Err(why) => warn!("cannot take in what the mirror of {repo} saw, trying again: {why:#}"),
+                Err(why) => warn!("cannot take in what is known of {repo}, trying again: {why:#}"),
             }
         }
         more
@@ -99,10 +114,10 @@ impl Watch {
         config: &Config,
         repo: &RepoName,
         conf: &Repo,
-        look: &Look,
-        new: bool,
+        at: &At,
         all: bool,
     ) -> anyhow::Result<bool> {
+        let At { look, project, new } = at;
         let default = look.seen.as_ref().and_then(|seen| seen.default_branch.as_ref());
         let state = self
             .store
@@ -115,20 +130,22 @@ impl Watch {
             (default.is_none() || default == state.default_branch.as_ref())
                 && state.error.as_deref() == look.error.as_deref()
         });
-        if new && !same {
+        if *new && !same {
             self.record_state(repo, look).await?;
         }
         let mut done = true;
-        if let Some(seen) = &look.seen {
+        let snapshot = self.corpus.borrow().clone();
+        if let Some((project, snapshot)) = project.as_ref().zip(snapshot) {
             let stored = self.store.branches(Some(repo)).await?;
             let tracked = |branch: &BranchName| conf.tracks(branch, default);
-            let steps = branches::plan(&seen.heads, &stored, tracked, default);
+            let heads = heads(&snapshot.corpus, project);
+            let steps = branches::plan(&heads, &stored, tracked, default);
             done = steps.len() <= BRANCHES_MAX;
             let mut failed = Ok(());
             for step in steps.into_iter().take(BRANCHES_MAX) {
                 // The others are not held up by one that cannot be recorded.
                 failed = self
-                    .perform(repo, step, u64::from(conf.backfill))
+                    .perform(repo, &snapshot, step, u64::from(conf.backfill))
                     .await
                     .and(failed);
             }
@@ -136,7 +153,7 @@ impl Watch {
         }
         // Between rounds that follow each other at once, every branch would be compared far too often.
         self.compare(config, repo, conf, done || all).await?;
-        if new && same {
+        if *new && same {
             self.record_state(repo, look).await?;
         }
         Ok(done)
@@ -150,7 +167,13 @@ impl Watch {
         Ok(())
     }
 
-    async fn perform(&self, repo: &RepoName, step: Step, backfill: u64) -> anyhow::Result<()> {
+    async fn perform(
+        &self,
+        repo: &RepoName,
+        snapshot: &Snapshot,
+        step: Step,
+        backfill: u64,
+    ) -> anyhow::Result<()> {
         match step {
             Step::Gone { branch } => {
                 self.store.mark_branch_gone(repo, &branch, engine::wall()).await?;
@@ -158,7 +181,7 @@ impl Watch {
                 Ok(())
             }
             Step::Record { branch, head, stored } => self
-                .record(repo, &branch, &head, stored, backfill)
+                .record(repo, snapshot, &branch, &head, stored, backfill)
                 .await
                 .with_context(|| format!("record branch `{branch}`")),
         }
@@ -167,6 +190,7 @@ impl Watch {
     async fn record(
         &self,
         repo: &RepoName,
+        snapshot: &Snapshot,
         branch: &BranchName,
         head: &GitHash,
         stored: Option<(GitHash, u64)>,
@@ -176,21 +200,22 @@ impl Watch {
         if stored.is_some() {
             self.pack_ahead(repo, head);
         }
-        let mirror = self.mirror.mirror(repo).await?;
-        let grown = match &stored {
-            Some((old, depth)) => grown(&mirror, head, old, *depth).await?,
-            None => None,
+        let (snapshot, own, from) = (snapshot.clone(), repo.clone(), head.clone());
+        let read = move || {
+            let (line, depth) = first_parents(&snapshot.corpus, &from, stored.as_ref())?;
+            let fresh = stored.map_or(0, |(_, stored)| depth.saturating_sub(stored) + 50);
+            let limit = fresh.clamp(HISTORY as u64, HISTORY_MAX).max(backfill);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let rows = line
+                .into_iter()
+                .take(limit)
+                .map(|commit| row(&own, &snapshot, commit));
+            Ok((depth, rows.collect::<anyhow::Result<Vec<CommitRow>>>()?))
         };
-        let (commits, depth) = match grown {
-            Some(grown) => grown,
-            None => {
-                let depth = mirror.depth(head).await?;
-                let fresh = stored.map_or(0, |(_, stored)| depth.saturating_sub(stored) + 50);
-                let limit = fresh.clamp(HISTORY as u64, HISTORY_MAX).max(backfill);
-                (mirror.first_parents(head, limit as usize).await?, depth)
-            }
-        };
-        let rows: Vec<CommitRow> = commits.into_iter().map(|commit| row(repo, commit)).collect();
+        let read = tokio::task::spawn_blocking(read)
+            .await
+            .context("reading the corpus was stopped")?;
+        let (depth, rows): (u64, Vec<CommitRow>) = read.map_err(|why: anyhow::Error| why)?;
         let change = self
             .store
             .record_branch(repo, branch, &rows, depth, backfill, engine::wall())
@@ -266,32 +291,79 @@ impl Watch {
     }
 }
 
-/// The newest commits down to `old`, the head as stored, and the new head's depth, if that is a few commits on: to
-/// count all that are below takes a while in a long history.
-async fn grown(
-    mirror: &git::Mirror,
-    head: &GitHash,
-    old: &GitHash,
-    depth: u64,
-) -> anyhow::Result<Option<(Vec<git::Commit>, u64)>> {
-    let commits = mirror.first_parents(head, GROWN).await?;
-    let on = commits.iter().position(|commit| commit.hash == *old);
-    Ok(on.map(|on| (commits, depth + on as u64)))
+/// What a round takes in of a repository.
+struct At {
+    look: Look,
+    /// Of the corpus, as of [`crate::intake::Upto`].
+    project: Option<Arc<str>>,
+    new: bool,
 }
 
-fn row(repo: &RepoName, commit: git::Commit) -> CommitRow {
-    CommitRow {
-        repo: repo.clone(),
-        hash: commit.hash,
-        parents: commit.parents,
-        author_name: commit.author_name,
-        author_email: commit.author_email,
-        author_time: commit.author_time,
-        commit_time: commit.commit_time,
-        title: commit.title,
-        message: commit.message,
-    }
+/// The branches of a project. Names that the farm cannot speak of are left out.
+fn heads(corpus: &Corpus, key: &str) -> BTreeMap<BranchName, GitHash> {
+    let Some(project) = corpus.project(key) else {
+        return BTreeMap::new();
+    };
+    let head = |(name, commit): (&str, CommitView<'_>)| {
+        let branch = name.strip_prefix("refs/heads/")?.parse().ok()?;
+        Some((branch, commit.hash().to_string().parse().ok()?))
+    };
+    project.refs().filter_map(head).collect()
 }
+
+/// A commit and its first parents, newest first, with how many are below the first of them: down to the root; or the
+/// newest few, if `stored` (a commit and how many are below it) is among them.
+fn first_parents<'a>(
+    corpus: &'a Corpus,
+    head: &GitHash,
+    stored: Option<&(GitHash, u64)>,
+) -> anyhow::Result<(Vec<CommitView<'a>>, u64)> {
+    let hash = Hash::parse(head.as_str().as_bytes()).context("wanted a SHA-1")?;
+    let stored = stored.and_then(|(old, below)| Some((Hash::parse(old.as_str().as_bytes())?, *below)));
+    let mut line: Vec<CommitView<'a>> = Vec::new();
+    let mut next = corpus.commit(hash);
+    anyhow::ensure!(next.is_some(), "the log does not tell of commit {head}");
+    while let Some(commit) = next {
+        anyhow::ensure!(
+            commit.is_known(),
+            "the log does not tell of commit {}, which {head} is built on",
+            commit.hash()
+        );
+        line.push(commit);
+        next = commit.parents().next();
+        if line.len() == GROWN
+            && let Some((old, below)) = stored
+            && let Some(on) = line.iter().position(|commit| commit.hash() == old)
+        {
+            return Ok((line, below + on as u64));
+        }
+    }
+    let depth = line.len() as u64 - 1;
+    Ok((line, depth))
+}
+
+fn row(repo: &RepoName, snapshot: &Snapshot, commit: CommitView<'_>) -> anyhow::Result<CommitRow> {
+    let hash = |hash: Hash| hash.to_string().parse::<GitHash>().context("a SHA-1 is a hash");
+    let message = commit
+        .message(&snapshot.texts)
+        .context("read a commit in the log")?;
+    let time = |time: Timestamp| Timestamp::from_secs(time.as_secs().clamp(0, LAST_SECOND));
+    let parents = commit.parents().map(|parent| hash(parent.hash()));
+    Ok(CommitRow {
+        repo: repo.clone(),
+        hash: hash(commit.hash())?,
+        parents: parents.collect::<anyhow::Result<Vec<GitHash>>>()?,
+        author_name: commit.author().name().to_owned(),
+        author_email: commit.author().email().to_owned(),
+        author_time: time(commit.author_time()),
+        commit_time: time(commit.commit_time()),
+        title: message.lines().next().unwrap_or_default().to_owned(),
+        message: message.trim_end().to_owned(),
+    })
+}
+
+/// The end of the year 9999: what is later cannot be shown.
+const LAST_SECOND: i64 = 253_402_300_799;
 
 #[cfg(test)]
 mod tests;

@@ -48,6 +48,9 @@ pub struct FetchReport {
     pub heads: BTreeMap<BranchName, GitHash>,
     /// What the upstream's HEAD names; `None` for an empty repository.
     pub default_branch: Option<BranchName>,
+    /// All that was fetched, by full name: branches and tags, `HEAD`, and as `refs/tags/T^{}` what a
+    /// tag is of.
+    pub refs: BTreeMap<String, String>,
     /// The mirror was damaged, as this says, and has been made anew.
     pub renewed: Option<String>,
 }
@@ -92,7 +95,11 @@ impl Mirror {
     /// is taken from the mirror for it. A mirror that turns out to be damaged is made anew.
     pub async fn fetch(&self, upstream: &Upstream) -> Result<FetchReport, GitError> {
         let mut upkeep = self.writing.lock().await;
-        let (remote, default_branch) = listed(&self.git, upstream).await?;
+        let Listed {
+            refs: remote,
+            more,
+            default_branch,
+        } = listed(&self.git, upstream).await?;
         let same = remote.is_empty() || remote == refs(&self.git).await?;
         let brought = if same {
             Ok(())
@@ -110,9 +117,19 @@ impl Mirror {
                 None
             }
         };
+        let mut refs = refs(&self.git).await?;
+        let heads = branches(&refs);
+        // What a tag is of holds as long as the tag is what was listed.
+        let holds = |name: &str| {
+            let tag = name.strip_suffix("^{}");
+            tag.is_none_or(|tag| refs.contains_key(tag) && refs.get(tag) == remote.get(tag))
+        };
+        let more: Vec<_> = more.into_iter().filter(|(name, _)| holds(name)).collect();
+        refs.extend(more);
         Ok(FetchReport {
-            heads: branches(&refs(&self.git).await?),
+            heads,
             default_branch,
+            refs,
             renewed,
         })
     }
@@ -288,23 +305,37 @@ impl Mirror {
     }
 }
 
-/// What the upstream has, and which branch its HEAD names.
-async fn listed(git: &Git, upstream: &Upstream) -> Result<(Refs, Option<BranchName>), GitError> {
+/// What an upstream has.
+struct Listed {
+    refs: Refs,
+    /// `HEAD`, and what tags are of.
+    more: Refs,
+    /// Which branch its HEAD names.
+    default_branch: Option<BranchName>,
+}
+
+async fn listed(git: &Git, upstream: &Upstream) -> Result<Listed, GitError> {
     let wanted = ["HEAD", "refs/heads/*", "refs/tags/*"];
     let printed = git
         .upstream(upstream, "ls-remote", &["--symref"], &wanted)
         .await?;
     let text = String::from_utf8_lossy(&printed.out);
-    let head = text.lines().find_map(|line| {
+    let default_branch = text.lines().find_map(|line| {
         let target = line.strip_prefix("ref: refs/heads/")?.strip_suffix("\tHEAD")?;
         target.parse().ok()
     });
-    let refs = text
+    let names = text
         .lines()
+        .filter(|line| !line.starts_with("ref: "))
         .filter_map(|line| line.split_once('\t'))
-        .filter(|(_, name)| name.starts_with("refs/") && !name.ends_with("^{}"))
         .map(|(hash, name)| (name.to_owned(), hash.to_owned()));
-    Ok((refs.collect(), head))
+    let (refs, more) =
+        names.partition(|(name, _): &(String, String)| name.starts_with("refs/") && !name.ends_with("^{}"));
+    Ok(Listed {
+        refs,
+        more,
+        default_branch,
+    })
 }
 
 /// Makes the branches and tags those of the upstream.

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
 
@@ -32,12 +33,14 @@ pub struct Seen {
     pub heads: BTreeMap<BranchName, GitHash>,
     /// `None` for an empty repository.
     pub default_branch: Option<BranchName>,
+    /// As [`git::FetchReport::refs`].
+    pub refs: BTreeMap<String, String>,
 }
 
 /// How a repository is doing.
 #[derive(Debug, Clone, Default)]
 pub struct Look {
-    /// How many looks at the upstream have ended: another number, something else to tell.
+    /// Rises with each look that ends, whichever repository's it is: another number, something else to tell.
     pub count: u64,
     pub last_good: Option<Instant>,
     /// The last look's error, if it failed.
@@ -52,6 +55,7 @@ pub struct MirrorService {
     repos: StdMutex<BTreeMap<RepoName, Arc<Repo>>>,
     changed: Notify,
     news: Notify,
+    looked: AtomicU64,
     archives: Archives,
     started: Instant,
 }
@@ -74,6 +78,7 @@ impl MirrorService {
             repos: StdMutex::default(),
             changed: Notify::new(),
             news: Notify::new(),
+            looked: AtomicU64::new(0),
             archives,
             started: Instant::now(),
         };
@@ -167,6 +172,11 @@ impl MirrorService {
         Ok(())
     }
 
+    /// Where the mirror of a repository is.
+    pub fn folder(&self, name: &RepoName) -> PathBuf {
+        self.dir.join(format!("{name}.git"))
+    }
+
     /// The mirror of a repository; opened when first asked for.
     pub async fn mirror(&self, name: &RepoName) -> Result<Arc<Mirror>, ArchiveError> {
         Ok(self.open(&*self.wanted(name)?).await?)
@@ -224,8 +234,7 @@ impl MirrorService {
         if let Some(mirror) = &*open {
             return Ok(mirror.clone());
         }
-        let dir = self.dir.join(format!("{}.git", repo.config.name));
-        let mirror = Arc::new(Mirror::open(&dir).await?);
+        let mirror = Arc::new(Mirror::open(&self.folder(&repo.config.name)).await?);
         *open = Some(mirror.clone());
         Ok(mirror)
     }
@@ -284,10 +293,20 @@ impl MirrorService {
         let Ok(heads) = fetched else { return false };
         {
             let mut look = repo.look.lock().expect("no holder panics");
-            look.count += 1;
+            look.count = self.looked.fetch_add(1, Ordering::Relaxed) + 1;
+            // Tags wait for the next look: what they are of is not known yet.
+            let mut refs = seen.refs.clone();
+            refs.extend(
+                heads
+                    .iter()
+                    .map(|(branch, hash)| (format!("refs/heads/{branch}"), hash.to_string())),
+            );
+            let default = seen.default_branch.as_ref().and_then(|branch| heads.get(branch));
+            refs.extend(default.map(|hash| ("HEAD".to_owned(), hash.to_string())));
             look.seen = Some(Arc::new(Seen {
                 heads,
                 default_branch: seen.default_branch.clone(),
+                refs,
             }));
         }
         self.news.notify_one();
@@ -299,7 +318,7 @@ impl MirrorService {
         let looked = async { self.open(repo).await?.fetch(&repo.config.upstream).await }.await;
         let done = {
             let mut look = repo.look.lock().expect("no holder panics");
-            look.count += 1;
+            look.count = self.looked.fetch_add(1, Ordering::Relaxed) + 1;
             match looked {
                 Ok(report) => {
                     if let Some(what) = report.renewed {
@@ -313,6 +332,7 @@ impl MirrorService {
                     look.seen = Some(Arc::new(Seen {
                         heads: report.heads,
                         default_branch: report.default_branch,
+                        refs: report.refs,
                     }));
                     Ok(())
                 }

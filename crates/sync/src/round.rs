@@ -111,11 +111,6 @@ impl Mirrored {
         }
     }
 
-    /// The folder holds another repository than before.
-    pub fn renewed(&mut self) {
-        self.objects = None;
-    }
-
     /// Brings the log up to date with `listing`, all branches and tags that were fetched: what is not
     /// among them is gone.
     pub async fn round<L: Log>(

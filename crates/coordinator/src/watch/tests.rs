@@ -47,11 +47,11 @@ impl World {
             .await
             .expect("a store");
         let mirror = MirrorService::new(state.path().join("mirror"), crate::mirrored(&config));
-        let stop = CancellationToken::new();
-        let mut parts = JoinSet::new();
-        parts.spawn(mirror.clone().run(stop.clone()));
         let (inputs, wants) = mpsc::channel(64);
         let config = Arc::new(tokio::sync::watch::Sender::new(Arc::new(config)));
+        let stop = CancellationToken::new();
+        let mut parts = JoinSet::new();
+        let (corpus, taken) = start(&config, &mirror, state.path(), &stop, &mut parts);
         World {
             upstream,
             state,
@@ -59,6 +59,8 @@ impl World {
                 config,
                 store,
                 mirror,
+                corpus,
+                taken,
                 inputs,
                 packing: std::sync::Mutex::default(),
             },
@@ -69,16 +71,14 @@ impl World {
         }
     }
 
-    /// Waits for so many looks at the upstream.
+    /// Waits for so many looks at the upstream, and until the corpus has what they saw.
     async fn looked(&self, count: u64) {
-        let looking = async {
-            while self.watch.mirror.looks().values().all(|look| look.count < count) {
-                self.watch.mirror.news().await;
-            }
-        };
+        let mut taken = self.watch.taken.clone();
+        let looking = taken.wait_for(|taken| taken.values().any(|upto| upto.look >= count));
         tokio::time::timeout(Duration::from_secs(30), looking)
             .await
-            .expect("it looks in time");
+            .expect("it looks in time")
+            .expect("it goes on looking");
     }
 
     async fn round(&mut self) -> bool {
@@ -106,6 +106,31 @@ impl World {
             part.expect("no panic").expect("a clean end");
         }
     }
+}
+
+/// All that a watch is fed by.
+fn start(
+    config: &Current,
+    mirror: &Arc<MirrorService>,
+    state: &Path,
+    stop: &CancellationToken,
+    parts: &mut JoinSet<anyhow::Result<()>>,
+) -> (watch::Receiver<Option<Snapshot>>, Taken) {
+    let log = mutlog::Folder::new(state.join("maintner"));
+    let (keeper, keep) = maintnerd::Keeper::open(log, stop.clone()).expect("a log");
+    parts.spawn(keep);
+    parts.spawn(mirror.clone().run(stop.clone()));
+    let taken = watch::Sender::default();
+    let feeds = (keeper.snapshot(), taken.subscribe());
+    let intake = crate::intake::Intake {
+        config: config.clone(),
+        mirror: mirror.clone(),
+        known: maintnerd::Known::new(keeper.clone()),
+        keeper,
+        taken,
+    };
+    parts.spawn(intake.run(stop.clone()));
+    feeds
 }
 
 fn git(dir: &Path, args: &[&str]) {
@@ -167,12 +192,38 @@ async fn branches_that_went_while_no_farm_ran_are_gone() {
     world.watch.mirror = MirrorService::new(world.state.path().join("mirror"), repos);
     world.taken_in.clear();
     world.stop = CancellationToken::new();
-    world
-        .parts
-        .spawn(world.watch.mirror.clone().run(world.stop.clone()));
+    let World {
+        watch,
+        state,
+        stop,
+        parts,
+        ..
+    } = &mut world;
+    (watch.corpus, watch.taken) = start(&watch.config, &watch.mirror, state.path(), stop, parts);
     world.looked(1).await;
     world.round().await;
     assert_eq!(world.branches().await, "main !side");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_repository_that_is_to_be_fetched_from_elsewhere_loses_nothing_before_it_is_seen_there() {
+    let mut world = World::new().await;
+    world.looked(1).await;
+    world.round().await;
+    assert_eq!(world.branches().await, "main");
+    let mut config = Config::clone(&current(&world.watch.config));
+    let repo = config.repos.values_mut().next().expect("one");
+    repo.url = "http://127.0.0.1:1/nobody/there.git".to_owned();
+    world.watch.config.send_replace(Arc::new(config));
+    world
+        .watch
+        .mirror
+        .set_repos(crate::mirrored(&current(&world.watch.config)));
+    world.looked(2).await;
+    world.round().await;
+    assert!(world.watch.store.repos().await.expect("rows")[0].error.is_some());
+    assert_eq!(world.branches().await, "main");
     world.end().await;
 }
 

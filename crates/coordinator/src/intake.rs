@@ -1,0 +1,222 @@
+//! Tells the mutation log what the mirrors fetched: that is how the corpus gets to know of commits, and
+//! the corpus is where the farm finds them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use gerrit::refs::Ref;
+use gitmirror::{MirrorService, Seen};
+use ids::RepoName;
+use maintnerd::{Keeper, Known};
+use sync::Mirrored;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{Current, current};
+
+/// When a repository that could not be told is tried again.
+const RETRY: Duration = Duration::from_secs(15);
+
+/// Up to where each repository is in the corpus.
+pub type Taken = watch::Receiver<BTreeMap<RepoName, Upto>>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Upto {
+    /// The look at the upstream that was the last to be taken in, whether it went well or not.
+    pub look: u64,
+    /// The project of the corpus that has what some look of this process saw, so what it lacks is gone.
+    pub project: Option<Arc<str>>,
+}
+
+pub struct Intake {
+    pub config: Current,
+    pub mirror: Arc<MirrorService>,
+    pub keeper: Keeper,
+    pub known: Known,
+    pub taken: watch::Sender<BTreeMap<RepoName, Upto>>,
+}
+
+/// Of a repository.
+enum Reader {
+    Idle(Mirrored),
+    /// It is being told of.
+    Busy,
+    /// It could not be told of, and is tried again then.
+    Failed(Mirrored, Instant),
+}
+
+type Readers = BTreeMap<RepoName, Reader>;
+
+/// How it went to tell what a look saw.
+struct Told {
+    repo: RepoName,
+    key: Arc<str>,
+    look: u64,
+    reader: Mirrored,
+    done: anyhow::Result<()>,
+}
+
+impl Intake {
+    /// Until `stop`. One repository waits for no other.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut readers = Readers::new();
+        let mut telling: JoinSet<Told> = JoinSet::new();
+        loop {
+            self.begin(&mut readers, &mut telling);
+            let again = readers.values().filter_map(|reader| match reader {
+                Reader::Failed(_, again) => Some(*again),
+                Reader::Idle(_) | Reader::Busy => None,
+            });
+            let again = again.min().unwrap_or_else(|| Instant::now() + RETRY);
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = self.mirror.news() => {}
+                () = tokio::time::sleep_until(again) => {}
+                Some(told) = telling.join_next() => {
+                    let told = told.context("telling the log of a repository was stopped")?;
+                    let reader = match told.done {
+                        Ok(()) => {
+                            self.note(&told.repo, Upto { look: told.look, project: Some(told.key) });
+                            Reader::Idle(told.reader)
+                        }
+                        Err(why) => {
+                            warn!("cannot tell the log of {}, trying again: {why:#}", told.repo);
+                            Reader::Failed(told.reader, Instant::now() + RETRY)
+                        }
+                    };
+                    readers.insert(told.repo, reader);
+                }
+            }
+        }
+    }
+
+    /// Starts telling of every repository that was looked at since it was told of.
+    fn begin(&self, readers: &mut Readers, telling: &mut JoinSet<Told>) {
+        let config = current(&self.config);
+        readers.retain(|repo, reader| matches!(reader, Reader::Busy) || config.repos.contains_key(repo));
+        self.taken.send_if_modified(|taken| {
+            taken.retain(|repo, _| config.repos.contains_key(repo));
+            false
+        });
+        for (repo, look) in self.mirror.looks() {
+            let upto = self.taken.borrow().get(&repo).cloned().unwrap_or_default();
+            let Some(conf) = config.repos.get(&repo).filter(|_| look.count != upto.look) else {
+                continue;
+            };
+            let Some(seen) = look.seen.filter(|_| look.error.is_none()) else {
+                let failed = Upto {
+                    look: look.count,
+                    ..upto
+                };
+                self.note(&repo, failed);
+                continue;
+            };
+            let mirrored = match readers.remove(&repo) {
+                None => Mirrored::new(&self.mirror.folder(&repo)),
+                Some(Reader::Idle(mirrored)) => mirrored,
+                Some(Reader::Failed(mirrored, again)) if again <= Instant::now() => mirrored,
+                Some(wait) => {
+                    readers.insert(repo, wait);
+                    continue;
+                }
+            };
+            readers.insert(repo.clone(), Reader::Busy);
+            let (known, keeper) = (self.known.clone(), self.keeper.clone());
+            let (key, look) = (Arc::from(project_key(&repo, &conf.url)), look.count);
+            telling.spawn(async move {
+                let (reader, done) = tell(mirrored, &known, &keeper, &key, &seen).await;
+                Told {
+                    repo,
+                    key,
+                    look,
+                    reader,
+                    done,
+                }
+            });
+        }
+    }
+
+    fn note(&self, repo: &RepoName, upto: Upto) {
+        self.taken.send_modify(|taken| {
+            taken.insert(repo.clone(), upto);
+        });
+    }
+}
+
+async fn tell(
+    mut reader: Mirrored,
+    known: &Known,
+    keeper: &Keeper,
+    key: &str,
+    seen: &Seen,
+) -> (Mirrored, anyhow::Result<()>) {
+    let listing: Vec<Ref<'_>> = seen.refs.iter().map(|(name, hash)| Ref { name, hash }).collect();
+    let done = async {
+        let mut held = known.project(key).await?;
+        let round = reader.round(&mut held.value, &listing, &mut held.tell).await?;
+        held.keep();
+        if round.written > 0 {
+            info!("the log tells {} more of {key}", round.written);
+        }
+        Ok(keeper.caught_up().await?)
+    };
+    let done = done.await;
+    (reader, done)
+}
+
+/// What a repository is called in the log: its host and path; `local/NAME` if it is on this machine.
+pub fn project_key(repo: &RepoName, url: &str) -> String {
+    let local = || format!("local/{repo}");
+    let rest = match url.split_once("://") {
+        Some(("file", _)) => return local(),
+        Some((_, rest)) => rest.to_owned(),
+        // `user@host:path`, as ssh takes it.
+        None => match url.split_once(':') {
+            Some((host, path)) if !host.contains('/') => format!("{host}/{}", path.trim_start_matches('/')),
+            _ => return local(),
+        },
+    };
+    let (host, path) = rest.split_once('/').unwrap_or((&rest, ""));
+    let host = host.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
+    let path = path
+        .split(['?', '#'])
+        .next()
+        .unwrap_or_default()
+        .trim_matches('/');
+    // How one logs in is no part of the name.
+    let path = path.strip_suffix(".git").unwrap_or(path);
+    match (host.is_empty(), path.is_empty()) {
+        (false, false) => format!("{host}/{path}"),
+        _ => local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_is_called_after_its_host_and_path() {
+        for (url, key) in [
+            ("https://go.googlesource.com/build", "go.googlesource.com/build"),
+            (
+                "https://me:secret@Git.example.org:8443/a/b.git/",
+                "git.example.org:8443/a/b",
+            ),
+            ("ssh://git@example.org/a.git", "example.org/a"),
+            ("git@github.com:acme/widget.git", "github.com/acme/widget"),
+            ("/srv/git/widget.git", "local/widget"),
+            ("../widget", "local/widget"),
+            ("./a:b", "local/widget"),
+            ("file:///srv/git/widget.git", "local/widget"),
+            ("https://example.org", "local/widget"),
+        ] {
+            assert_eq!(project_key(&"widget".parse().unwrap(), url), key, "{url}");
+        }
+    }
+}
