@@ -3,6 +3,7 @@
 
 mod builder; // `[host]`, `[builder]`
 mod farm; // `[farm]`, `[environment]`
+mod maintner; // `[maintner]`
 mod policy; // `[policy]` and rules
 mod recipe; // `[recipe]` and its steps
 mod repo; // `[forge]`, `[repo]`
@@ -98,7 +99,13 @@ struct Names<'t> {
     host_scales: BTreeMap<String, u32>,
 }
 
-enum Forge {
+struct Forge {
+    git: ForgeGit,
+    at: ForgeAt,
+}
+
+/// Where its repositories are fetched from.
+enum ForgeGit {
     /// `BASE/PROJECT`
     Plain { base: String },
     /// `BASE/OWNER/NAME.git`
@@ -143,12 +150,14 @@ impl Check<'_> {
             check.recipe(&item)
         });
         self.slowbots(root, &names);
+        let maintner = self.maintner(root, &names);
         let config = Config {
             farm,
             repos,
             hosts,
             builders,
             recipes,
+            maintner,
         };
         if self.read.problem_count() == 0 {
             self.forgotten(root, &config);

@@ -13,6 +13,57 @@ pub struct Config {
     pub hosts: BTreeMap<HostType, Host>,
     pub builders: BTreeMap<BuilderName, Builder>,
     pub recipes: BTreeMap<RecipeName, Recipe>,
+    pub maintner: Maintner,
+}
+
+/// What the mutation log is told of beside the repositories of the farm.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Maintner {
+    /// Whether everybody may read the log, and ask what it tells.
+    pub public: bool,
+    /// A pubsubhelper that says what changed.
+    pub pubsub: Option<String>,
+    /// Questions a second of each token; 0 is no limit of ours.
+    pub github_rate: u32,
+    pub watches: BTreeMap<String, WatchForge>,
+}
+
+impl Default for Maintner {
+    fn default() -> Maintner {
+        Maintner {
+            public: false,
+            pubsub: None,
+            // Source: golang/build `maintner/maintnerd/maintnerd.go`.
+            github_rate: 10,
+            watches: BTreeMap::new(),
+        }
+    }
+}
+
+/// Projects of a forge that are followed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WatchForge {
+    pub forge: String,
+    pub at: ForgeAt,
+    /// As the forge calls them.
+    pub projects: Vec<String>,
+    pub poll: Duration,
+}
+
+/// Where a forge is, and who we are to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForgeAt {
+    Git { base: String },
+    Gerrit { base: String, cookies: Option<PathBuf> },
+    GitHub { api: String, token: Option<SecretAt> },
+}
+
+/// Where a secret is read from when it is used.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SecretAt {
+    File(PathBuf),
+    /// A variable of the environment.
+    Env(String),
 }
 
 #[derive(Debug, Clone, PartialEq)]

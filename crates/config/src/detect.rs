@@ -165,6 +165,7 @@ impl Config {
             hosts: BTreeMap::from([(host, local)]),
             builders: BTreeMap::from([(builder_name, builder)]),
             recipes: BTreeMap::from([(detected.recipe.clone(), recipe)]),
+            maintner: Maintner::default(),
         }
     }
 }

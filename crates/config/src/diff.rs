@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use crate::checked::{Config, Farm, Pool};
+use crate::checked::{Config, Farm, Pool, WatchForge};
 
 /// What a reload changes, one line each, for the log: `builder linux-386 added`, `repo widget: url
 /// changed`. Values are told only where they cannot hold a secret. Empty when nothing changes.
@@ -66,6 +66,24 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
             ("steps", old.steps != new.steps, None),
         ]
     });
+    let same = |old: &WatchForge, new: &WatchForge| {
+        vec![
+            ("forge", old.at != new.at || old.forge != new.forge, None),
+            ("projects", old.projects != new.projects, None),
+            ("poll", old.poll != new.poll, None),
+        ]
+    };
+    table(
+        &mut lines,
+        "maintner.watch",
+        &old.maintner.watches,
+        &new.maintner.watches,
+        same,
+    );
+    let (old, new) = (&old.maintner, &new.maintner);
+    if (old.public, &old.pubsub, old.github_rate) != (new.public, &new.pubsub, new.github_rate) {
+        lines.push("maintner: changed".to_owned());
+    }
     lines
 }
 

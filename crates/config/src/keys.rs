@@ -85,6 +85,12 @@ pub(crate) const ROOT: &[Key] = &[
     ),
     key("recipe", "tables `[recipe.NAME]`", "", "What to run"),
     key(
+        "maintner",
+        "table",
+        "",
+        "What the log of issues, changes and commits is told of",
+    ),
+    key(
         "slowbots",
         "table",
         "",
@@ -231,15 +237,75 @@ pub(crate) const FORGE: &[Key] = &[
         "`https://github.com` for `github`",
         "Where its repositories are fetched from: a repository's URL is this, a slash and its `project` (with `.git` for `github`)",
     ),
-    idle("api", "Its API"),
-    idle_table(
+    key(
+        "api",
+        "`http://` or `https://` URL",
+        "`https://api.github.com` for `github`",
+        "Its API: where `[maintner]` asks for issues. Without effect for `gerrit` and `git`",
+    ),
+    key(
         "auth",
-        "How to log in there",
-        &["account", "password", "app_id", "private_key", "token"],
+        "table of `token_file` or `token_env` for `github`, `cookies_file` for `gerrit`",
+        "nobody",
+        "Who we are there: a file with the token, the name of a variable with it, or a file as `.gitcookies`. Read when it is used, never printed",
     ),
     idle("labels", "Labels that are read and voted"),
     idle("try_directive", "Word in a comment that asks for builders"),
     idle("may_try", "Who may start try builds"),
+];
+
+pub(crate) const AUTH: &[Key] = &[
+    key("token_file", "file", "", "A file with the token"),
+    key("token_env", "name of a variable", "", "The token"),
+    key("cookies_file", "file", "", "Cookies as git reads them"),
+    idle("account", "Account"),
+    idle("password", "Its password"),
+    idle("app_id", "Number of an app"),
+    idle("private_key", "Its key"),
+    idle("token", "Reference to a token"),
+];
+
+pub(crate) const MAINTNER: &[Key] = &[
+    key(
+        "public",
+        "true or false",
+        "`false`",
+        "Whether everybody may read `/logs` and ask the RPC service. Otherwise programs on this machine, and who shows a token",
+    ),
+    key(
+        "pubsub",
+        "`http://` or `https://` URL",
+        "none",
+        "A pubsubhelper, as of golang/build: what it says has changed is looked at at once",
+    ),
+    key(
+        "github_rate",
+        "0 to 1000",
+        "`10`",
+        "Most questions a second with one token; 0 leaves it to GitHub",
+    ),
+    key(
+        "watch",
+        "tables `[maintner.watch.NAME]`",
+        "",
+        "What is followed beside the repositories of the farm",
+    ),
+];
+
+pub(crate) const MAINTNER_WATCH: &[Key] = &[
+    key("forge", "name of a `[forge.NAME]`", "-", "Where it is"),
+    key(
+        "projects",
+        "list of text",
+        "-",
+        "Its projects: `OWNER/NAME` on GitHub, whose issues are followed; on Gerrit changes, branches and tags are; of plain git branches and tags",
+    ),
+    key(
+        "poll",
+        "duration",
+        "`\"5m\"`, for `github` `\"15m\"`",
+        "How often to look without being told",
+    ),
 ];
 
 pub(crate) const REPO: &[Key] = &[
@@ -582,6 +648,8 @@ const TABLES: &[(&str, &[Key])] = &[
     ("`[builder.NAME]`", BUILDER),
     ("`[recipe.NAME]`", RECIPE),
     ("`steps` of a recipe", STEP),
+    ("`[maintner]`", MAINTNER),
+    ("`[maintner.watch.NAME]`", MAINTNER_WATCH),
     ("`[environment.NAME]`", ENVIRONMENT),
     ("`[policy.tests.NAME]`", POLICY_TESTS),
 ];

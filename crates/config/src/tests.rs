@@ -374,6 +374,24 @@ insecure_http = true
 listen_https = "[::]:2"
 tls_cert = "a"
 tls_key = "b c"
+[forge.hub]
+kind = "github"
+auth = { token_env = "T" }
+[forge.rev]
+kind = "gerrit"
+git = "https://r.example.org"
+auth = { cookies_file = "c d" }
+[maintner]
+public = true
+github_rate = 0
+pubsub = "https://p.example.org/"
+[maintner.watch.a]
+forge = "hub"
+projects = ["o/n", "o/m"]
+[maintner.watch.b]
+forge = "rev"
+projects = ["x/y/z"]
+poll = "1h"
 [repo."w.x"]
 url = 'C:\git "x"'
 recipe = "r"

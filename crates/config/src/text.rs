@@ -1,4 +1,6 @@
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 
 use crate::check::{STEP_SILENCE, STEP_TIMEOUT};
 use crate::checked::*;
@@ -59,7 +61,62 @@ pub fn to_toml(config: &Config) -> String {
         }
         out.push_str("]\n");
     }
+    maintner(&mut out, &config.maintner);
     out
+}
+
+/// With the forges that it names, and no others: repositories have their URLs.
+fn maintner(out: &mut String, maintner: &Maintner) {
+    if *maintner == Maintner::default() {
+        return;
+    }
+    let forges: BTreeMap<&str, &ForgeAt> = maintner
+        .watches
+        .values()
+        .map(|watch| (watch.forge.as_str(), &watch.at))
+        .collect();
+    for (name, at) in forges {
+        head(out, "forge", name);
+        let path = |path: &Path| text(&path.to_string_lossy());
+        match at {
+            ForgeAt::Git { base } => {
+                line(out, "kind", text("git"));
+                line(out, "git", text(base));
+            }
+            ForgeAt::Gerrit { base, cookies } => {
+                line(out, "kind", text("gerrit"));
+                line(out, "git", text(base));
+                if let Some(cookies) = cookies {
+                    line(out, "auth", format!("{{ cookies_file = {} }}", path(cookies)));
+                }
+            }
+            ForgeAt::GitHub { api, token } => {
+                line(out, "kind", text("github"));
+                line(out, "api", text(api));
+                match token {
+                    None => {}
+                    Some(SecretAt::File(file)) => {
+                        line(out, "auth", format!("{{ token_file = {} }}", path(file)));
+                    }
+                    Some(SecretAt::Env(name)) => {
+                        line(out, "auth", format!("{{ token_env = {} }}", text(name)));
+                    }
+                }
+            }
+        }
+    }
+    out.push_str("\n[maintner]\n");
+    line(out, "public", maintner.public);
+    if let Some(pubsub) = &maintner.pubsub {
+        line(out, "pubsub", text(pubsub));
+    }
+    line(out, "github_rate", maintner.github_rate);
+    for (name, watch) in &maintner.watches {
+        head(out, "maintner.watch", name);
+        line(out, "forge", text(&watch.forge));
+        line(out, "projects", texts(&watch.projects));
+        line(out, "poll", text(&format_duration(watch.poll)));
+    }
 }
 
 fn farm(out: &mut String, farm: &Farm) {

@@ -123,6 +123,8 @@ impl<'f> Reader<'f> {
                     | "host"
                     | "builder"
                     | "recipe"
+                    | "maintner"
+                    | "maintner.watch"
                     | "slowbots"
                     | "policy.repos"
                     | "policy.tests"

@@ -127,7 +127,7 @@ impl Intake {
             };
             readers.insert(repo.clone(), Reader::Busy);
             let (known, keeper) = (self.known.clone(), self.keeper.clone());
-            let (key, look) = (Arc::from(project_key(&repo, &conf.url)), look.count);
+            let (key, look) = (Arc::from(maintnerd::key(&conf.url, repo.as_str())), look.count);
             telling.spawn(async move {
                 let (reader, done) = tell(mirrored, &known, &keeper, &key, &seen).await;
                 Told {
@@ -167,56 +167,4 @@ async fn tell(
     };
     let done = done.await;
     (reader, done)
-}
-
-/// What a repository is called in the log: its host and path; `local/NAME` if it is on this machine.
-pub fn project_key(repo: &RepoName, url: &str) -> String {
-    let local = || format!("local/{repo}");
-    let rest = match url.split_once("://") {
-        Some(("file", _)) => return local(),
-        Some((_, rest)) => rest.to_owned(),
-        // `user@host:path`, as ssh takes it.
-        None => match url.split_once(':') {
-            Some((host, path)) if !host.contains('/') => format!("{host}/{}", path.trim_start_matches('/')),
-            _ => return local(),
-        },
-    };
-    let (host, path) = rest.split_once('/').unwrap_or((&rest, ""));
-    let host = host.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
-    let path = path
-        .split(['?', '#'])
-        .next()
-        .unwrap_or_default()
-        .trim_matches('/');
-    // How one logs in is no part of the name.
-    let path = path.strip_suffix(".git").unwrap_or(path);
-    match (host.is_empty(), path.is_empty()) {
-        (false, false) => format!("{host}/{path}"),
-        _ => local(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_repository_is_called_after_its_host_and_path() {
-        for (url, key) in [
-            ("https://go.googlesource.com/build", "go.googlesource.com/build"),
-            (
-                "https://me:secret@Git.example.org:8443/a/b.git/",
-                "git.example.org:8443/a/b",
-            ),
-            ("ssh://git@example.org/a.git", "example.org/a"),
-            ("git@github.com:acme/widget.git", "github.com/acme/widget"),
-            ("/srv/git/widget.git", "local/widget"),
-            ("../widget", "local/widget"),
-            ("./a:b", "local/widget"),
-            ("file:///srv/git/widget.git", "local/widget"),
-            ("https://example.org", "local/widget"),
-        ] {
-            assert_eq!(project_key(&"widget".parse().unwrap(), url), key, "{url}");
-        }
-    }
 }

@@ -73,6 +73,11 @@ impl Budget {
         self.blocked = self.blocked.max(now + wait);
     }
 
+    /// How long GitHub lets us ask nothing, from `now` on.
+    pub fn blocked(&self, now: Duration) -> Option<Duration> {
+        Some(self.blocked.saturating_sub(now)).filter(|wait| !wait.is_zero())
+    }
+
     /// How many more GitHub allows until it counts anew, as it last said.
     pub fn remaining(&self) -> Option<u32> {
         self.remaining
@@ -138,6 +143,16 @@ mod tests {
         check(&[answer(403, Some(0), Some(60), Some(5))], 5);
         check(&[answer(429, None, None, Some(7))], 7);
         check(&[answer(403, Some(9), None, None)], 0);
+    }
+
+    #[test]
+    fn a_budget_says_how_long_it_is_blocked() {
+        let mut budget = Budget::new(1, 1);
+        assert_eq!(budget.take(NOW), Ok(()));
+        assert_eq!(budget.blocked(NOW), None, "a pause of ours is no block");
+        budget.learn(NOW, &answer(429, None, None, Some(7)));
+        assert_eq!(budget.blocked(NOW + ms(2000)), Some(ms(5000)));
+        assert_eq!(budget.blocked(NOW + ms(7000)), None);
     }
 
     #[test]

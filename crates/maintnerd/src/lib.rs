@@ -15,10 +15,12 @@ mod index;
 mod keeper;
 mod known;
 mod leader;
+mod pace;
 mod replay;
 mod serve;
 mod service;
 mod snapshot;
+mod sources;
 pub mod synthetic;
 
 pub use as_of::place_at;
@@ -36,3 +38,4 @@ pub use service::{Config, run};
 pub use snapshot::{
     NotUsed, SNAPSHOT, Started, load_from, log_in, open_snapshot, save_snapshot, start, until,
 };
+pub use sources::{Source, SourceStatus, Sources, State, What, key, sources};

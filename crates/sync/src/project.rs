@@ -118,14 +118,12 @@ impl Project {
     /// As [`Project::compare`], with what somebody has fetched: branches, tags and `HEAD` that are not
     /// among it are gone. Of other refs it says nothing.
     pub fn believe(&self, listing: &[Ref<'_>]) -> Plan {
-        let fetched =
-            |name: &str| name == "HEAD" || name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
         let listed: BTreeMap<&str, Hash> = listing
             .iter()
-            .filter(|found| fetched(found.name))
+            .filter(|found| is_plain(found.name))
             .filter_map(|found| Some((found.name, Hash::parse(found.hash.as_bytes())?)))
             .collect();
-        let gone = self.gone(&listed, fetched);
+        let gone = self.gone(&listed, is_plain);
         self.plan(listed, gone)
     }
 
@@ -163,6 +161,11 @@ impl Project {
             ..maintpb::GerritMutation::default()
         })
     }
+}
+
+/// A branch, a tag or `HEAD`.
+pub(crate) fn is_plain(name: &str) -> bool {
+    name == "HEAD" || name.starts_with("refs/heads/") || name.starts_with("refs/tags/")
 }
 
 /// Change after change, so that each is soon whole; its history first, so that votes come before what

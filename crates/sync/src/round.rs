@@ -10,7 +10,7 @@ use maintpb::borrowed::{self, View};
 use maintpb::{Message, Mutation};
 
 use crate::known::Known;
-use crate::project::{Moved, Project};
+use crate::project::{Moved, Project, is_plain};
 use crate::walk::{Found, Walk};
 
 /// Commits of which what they did to files is asked at once, and that are logged together.
@@ -51,11 +51,12 @@ pub struct Round {
     pub doubted: usize,
 }
 
-/// Syncs a project of Gerrit.
+/// Syncs a project of Gerrit, or a repository of any server.
 #[derive(Debug)]
 pub struct Gerrit {
     remote: Remote,
     objects: Option<Objects>,
+    plain: bool,
 }
 
 impl Gerrit {
@@ -63,6 +64,15 @@ impl Gerrit {
         Gerrit {
             remote,
             objects: None,
+            plain: false,
+        }
+    }
+
+    /// Of branches, tags and `HEAD` alone, whatever else the server has.
+    pub fn plain(remote: Remote) -> Gerrit {
+        Gerrit {
+            plain: true,
+            ..Gerrit::new(remote)
         }
     }
 
@@ -75,7 +85,10 @@ impl Gerrit {
         log: &mut L,
     ) -> Result<Round, SyncError<L::Error>> {
         let printed = self.remote.list().await?;
-        let listing = refs::listing(&printed)?;
+        let mut listing = refs::listing(&printed)?;
+        if self.plain {
+            listing.retain(|found| is_plain(found.name));
+        }
         let plan = project.compare(now, &listing);
         let mut teller = Teller::new(project, log);
         teller.round.doubted = plan.doubted;

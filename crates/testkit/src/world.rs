@@ -847,6 +847,7 @@ fn config(seed: u64, settings: &[(bool, Option<u32>); BUILDERS]) -> Config {
     };
     let there = settings.iter().enumerate().filter(|(_, (there, _))| *there);
     Config {
+        maintner: config::Maintner::default(),
         farm: config::Farm {
             name: "simulated".to_owned(),
             public_url: None,

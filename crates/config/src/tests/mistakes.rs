@@ -149,6 +149,29 @@ pub(super) const MISTAKES: &[Mistake] = &[
     mistake("a repository without address", "[repo.x]\nrecipe = 'make'", &[
         "1:7: repo.x: no `url` (give `url`, or `forge` and `project`)",
     ]),
+    mistake("a token for a Gerrit", "[forge.x]\nkind = 'gerrit'\ngit = 'https://x'\nauth = { token_file = '/t' }", &[
+        "4:10: forge.x.auth.token_file: is not how to log in at this kind of forge (wanted cookies_file)",
+    ]),
+    mistake("a token in the place of its variable", "[forge.x]\nkind = 'github'\nauth = { token_env = 'ghp-12' }", &[
+        "3:22: forge.x.auth.token_env: is not the name of a variable (wanted such as `GITHUB_TOKEN`)",
+    ]),
+    mistake("two tokens", "[forge.x]\nkind = 'github'\nauth = { token_env = 'T', token_file = '/t' }", &[
+        "3:10: forge.x.auth.token_env: both `token_file` and `token_env` (keep one)",
+    ]),
+    mistake("an API that is no URL", "[forge.x]\nkind = 'github'\napi = 'api.example.org'", &[
+        "3:7: forge.x.api: `api.example.org` is not the URL of an API (wanted such as `https://api.github.com`)",
+    ]),
+    mistake("a watch on no forge", "[maintner.watch.a]\nforge = 'hub'\nprojects = ['a/b']\n[forge.hab]\nkind = 'github'", &[
+        "2:9: maintner.watch.a.forge: no forge `hub`; there are: hab (did you mean `hab`?)",
+    ]),
+    mistake("a watch on no project of GitHub", "[maintner.watch.a]\nforge = 'hub'\nprojects = ['a', 'b/c', 'b/c']\n[forge.hub]\nkind = 'github'", &[
+        "3:13: maintner.watch.a.projects[0]: `a` is not the name of a project on GitHub (wanted `OWNER/NAME`)",
+        "3:25: maintner.watch.a.projects[2]: `b/c` is named twice (keep one of them)",
+    ]),
+    mistake("a watch on nothing", "[maintner.watch.a]\nforge = 'hub'\n[maintner.watch.b]\nforge = 'hub'\nprojects = []\n[forge.hub]\nkind = 'github'", &[
+        "1:17: maintner.watch.a: no `projects` (a list of their names on the forge)",
+        "5:12: maintner.watch.b.projects: names no project (name one, or take the table out)",
+    ]),
     mistake("a repository with two addresses", "[repo.x]\nurl = 'https://x'\nforge = 'hub'\nproject = 'a/b'\nrecipe = 'make'\n[forge.hub]\nkind = 'github'", &[
         "3:1: repo.x: both `url` and `forge` (give `url`, or `forge` and `project`)",
     ]),

@@ -144,6 +144,11 @@ impl Poll {
         &self.repo
     }
 
+    /// What is known, for the next one.
+    pub fn into_repo(self) -> Repo {
+        self.repo
+    }
+
     /// Begins a round; what is left of the last one is given up.
     pub fn start(&mut self, round: Round) {
         self.round = round;
