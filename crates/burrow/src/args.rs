@@ -178,10 +178,13 @@ Examples:
     MoveStore(MoveStore),
     /// Serve the log of issues, changes and commits, one of its own or a copy of another's
     ///
-    /// Followers, those of golang/build too, find it at /logs.
+    /// Followers, those of golang/build too, find it at /logs, and programs ask it by gRPC
+    /// (apipb.MaintnerService). With a configuration it is told what the forges say; `/` shows how each
+    /// source is doing.
     #[command(after_help = "\
 Examples:
   burrow maintnerd --log DIR                                              serve the log in a folder
+  burrow maintnerd --config burrow.toml                                   tell it what [maintner] watches, and serve it
   burrow maintnerd --log DIR --follow https://maintner.example.org/logs   keep a copy, and serve it on")]
     Maintnerd(Maintnerd),
     /// Look into a log of issues, changes and commits
@@ -321,9 +324,12 @@ pub struct Cancel {
 
 #[derive(Debug, clap::Args)]
 pub struct Maintnerd {
-    /// Folder of the log; made if it is not there
-    #[arg(long, value_name = "DIR")]
-    pub log: PathBuf,
+    /// Folder of the log; made if it is not there [default: `maintner` in the state folder of the configuration]
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    pub log: Option<PathBuf>,
+    /// Configuration whose [maintner] says what to follow
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "follow")]
+    pub config: Option<PathBuf>,
     /// Server whose log the folder is a copy of: the URL of its /logs
     #[arg(long, value_name = "URL")]
     pub follow: Option<String>,

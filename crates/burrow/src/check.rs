@@ -1,6 +1,7 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use config::Config;
+use config::{Config, ForgeAt, SecretAt};
 
 use crate::args::{Check, Global};
 use crate::failure::{Exit, Failure};
@@ -21,13 +22,19 @@ pub fn check(global: &Global, check: &Check) -> Result<Exit, Failure> {
     let files = farm_file::read(&paths)?;
     match Config::check(&files, &defaults) {
         Ok(checked) => {
-            if global.json {
+            if global.json && unread(&checked.config).is_empty() {
                 let notices: Vec<_> = checked.notices.iter().map(problem).collect();
                 println!(
                     "{}",
                     serde_json::json!({ "ok": true, "problems": [], "notices": notices })
                 );
                 return Ok(Exit::Done);
+            }
+            let unread = unread(&checked.config);
+            if !unread.is_empty() {
+                return Err(
+                    Failure::new(unread.join("\n")).hint("`burrow check` looks from here, as this user")
+                );
             }
             for notice in &checked.notices {
                 println!("note: {notice}");
@@ -55,6 +62,34 @@ pub fn check(global: &Global, check: &Check) -> Result<Exit, Failure> {
             Ok(Exit::Error)
         }
     }
+}
+
+/// What forges need to know us by and that cannot be read here, one sentence each.
+fn unread(config: &Config) -> Vec<String> {
+    let file = |name: &str, what: &str, path: &std::path::Path| {
+        let read = std::fs::File::open(path).err();
+        read.map(|why| format!("forge.{name}: cannot read {what} `{}`: {why}", path.display()))
+    };
+    let watches = config.maintner.watches.values();
+    let troubles = watches.filter_map(|watch| match &watch.at {
+        ForgeAt::Gerrit {
+            cookies: Some(path), ..
+        } => file(&watch.forge, "the cookies in", path),
+        ForgeAt::GitHub {
+            token: Some(SecretAt::File(path)),
+            ..
+        } => file(&watch.forge, "the token in", path),
+        ForgeAt::GitHub {
+            token: Some(SecretAt::Env(name)),
+            ..
+        } => {
+            let unset = std::env::var_os(name).is_none();
+            unset.then(|| format!("forge.{}: the token in ${name} is not set", watch.forge))
+        }
+        ForgeAt::Git { .. } | ForgeAt::Gerrit { .. } | ForgeAt::GitHub { .. } => None,
+    });
+    let troubles: BTreeSet<String> = troubles.collect();
+    troubles.into_iter().collect()
 }
 
 fn count(n: usize, one: &str, many: &str) -> String {

@@ -12,9 +12,9 @@ use web::Door;
 
 use crate::args::{CorpusArgs, CorpusCommand, Global, Maintnerd};
 use crate::failure::{Exit, Failure};
-use crate::logging;
 use crate::show::plain;
 use crate::up::stop_on_signals;
+use crate::{farm_file, logging};
 
 pub use ask::AsOf;
 
@@ -25,6 +25,15 @@ pub async fn maintnerd(global: &Global, args: &Maintnerd) -> Result<Exit, Failur
     logging::start(global, "info")?;
     let follow = args.follow.as_deref().map(str::parse).transpose();
     let follow = follow.map_err(|error| Failure::usage(format!("`--follow` is no URL: {error}")))?;
+    let found = match &args.config {
+        Some(path) => Some(farm_file::load(path, global, &farm_file::defaults(global)?)?.config),
+        None => None,
+    };
+    let of_config = found
+        .as_ref()
+        .map(|config| config.farm.state_dir.join("maintner"));
+    let folder = args.log.clone().or(of_config).context("no folder for the log")?;
+    let maintner = found.map(|config| config.maintner).unwrap_or_default();
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signals(stop.clone())?);
     let listener = tokio::net::TcpListener::bind(args.listen).await;
@@ -32,8 +41,9 @@ pub async fn maintnerd(global: &Global, args: &Maintnerd) -> Result<Exit, Failur
     let address = listener.local_addr().context("listen")?;
     println!("serving the log at http://{address}/logs");
     let config = maintnerd::Config {
-        folder: args.log.clone(),
+        folder,
         follow,
+        maintner,
     };
     maintnerd::run(config, Door::Plain(listener), stop).await?;
     signals.abort();

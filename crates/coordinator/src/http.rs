@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{Path as AxumPath, Request, State};
 use axum::http::{HeaderName, StatusCode, Uri, header};
-use axum::middleware::{from_fn_with_state, map_request};
-use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::middleware::{Next, from_fn_with_state, map_request};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use blobs::LogStore;
 use config::Config;
 use dashboard::{Dashboard, HealthItem, Live, QueueView};
@@ -47,6 +47,7 @@ pub struct Service {
     pub reverse: ReversePool,
     pub gomotes: Gomotes,
     pub state: PathBuf,
+    pub shown: maintnerd::Shown,
 }
 
 /// Binds, or says who to ask.
@@ -92,13 +93,22 @@ pub async fn run(
         .merge(web::router(downloads::table()).with_state(service.state.join(downloads::FOLDER)))
         .merge(mirror(gitmirror::status()))
         .merge(mirror(gitmirror::archives()).layer(known(Role::Reader)))
-        .merge(mirror(gitmirror::hooks()).layer(known(Role::Contributor)))
+        .merge(
+            web::router(hooks())
+                .with_state(service.clone())
+                .layer(known(Role::Contributor)),
+        )
+        .merge(the_log(&service, &stop).layer(from_fn_with_state(service.clone(), may_read_the_log)))
         .fallback_service(pages);
     // Around the router, not in it: the path is changed before it is routed by.
     let router = Router::new()
         .fallback_service(routes)
         .layer(map_request(async |request| archive_path(request)));
-    let router = site.fence(router, &OPEN);
+    let mut open = OPEN.to_vec();
+    if current(&service.config).maintner.public {
+        open.extend(maintnerd::open_paths());
+    }
+    let router = site.fence(router, &open);
     let raw = Arc::new(Raw {
         reverse: service.reverse,
         gomotes: service.gomotes,
@@ -146,13 +156,78 @@ pub fn endpoints() -> Vec<String> {
     add(gomote::table().into_iter().map(|(path, _)| path).collect());
     add(enroll::table().into_iter().map(|(path, _)| path).collect());
     add(downloads::table().into_iter().map(|(path, _)| path).collect());
-    for table in [gitmirror::status(), gitmirror::archives(), gitmirror::hooks()] {
+    add(hooks().into_iter().map(|(path, _)| path).collect());
+    add(maintnerd::paths());
+    for table in [gitmirror::status(), gitmirror::archives()] {
         add(table.into_iter().map(|(path, _)| path).collect());
     }
     add(dashboard::paths());
     add(dashboard::gomote_paths());
     add(RAW_PATHS.to_vec());
     all
+}
+
+/// The mutation log, and questions about what it tells.
+fn the_log(service: &Service, stop: &CancellationToken) -> Router {
+    let shown = service.shown.clone();
+    let reader = match &shown.own {
+        Some((keeper, _)) => keeper.reader(),
+        None => return Router::new(),
+    };
+    let served = maintnerd::Served {
+        visible: shown.visible.clone(),
+        reader,
+        stop: stop.clone(),
+    };
+    maintnerd::routes(served)
+        .merge(maintnerd::rpc(shown.snapshot.clone()))
+        .merge(maintnerd::page_of(shown))
+}
+
+/// Everybody, if the configuration says so; else as [`known`].
+async fn may_read_the_log(State(service): State<Service>, request: Request, next: Next) -> Response {
+    if current(&service.config).maintner.public {
+        return next.run(request).await;
+    }
+    let (tokens, role) = (service.gomotes.tokens.clone(), Role::Reader);
+    match known(State(Least { tokens, role }), request, next).await {
+        Ok(answer) | Err(answer) => answer,
+    }
+}
+
+/// Who says that something changed wakes its mirror and who follows it.
+fn hooks() -> web::Table<Service> {
+    vec![("/hook", post(hook_all)), ("/hook/{*name}", post(hook))]
+}
+
+async fn hook_all(State(service): State<Service>) -> impl IntoResponse {
+    service.mirror.poke_all();
+    if let Some((_, sources)) = &service.shown.own {
+        sources.wake_all();
+    }
+    (StatusCode::ACCEPTED, "looking at every repository\n")
+}
+
+async fn hook(State(service): State<Service>, AxumPath(name): AxumPath<String>) -> impl IntoResponse {
+    let config = current(&service.config);
+    let repo = name.parse().ok().filter(|repo| service.mirror.poke(repo));
+    let mut woken = usize::from(repo.is_some());
+    if let Some((_, sources)) = &service.shown.own {
+        woken += sources.wake(&name);
+        let conf = repo
+            .as_ref()
+            .and_then(|repo| Some((repo, config.repos.get(repo)?)));
+        if let Some((repo, conf)) = conf {
+            woken += sources.wake(&format!("gerrit:{}", maintnerd::key(&conf.url, repo.as_str())));
+        }
+    }
+    match woken {
+        0 => (
+            StatusCode::NOT_FOUND,
+            "there is no repository of that name\n".to_owned(),
+        ),
+        _ => (StatusCode::ACCEPTED, format!("looking at {name}\n")),
+    }
 }
 
 /// Archives asked for as of golang/build's gitmirror.
@@ -286,6 +361,7 @@ async fn metrics(State(service): State<Service>) -> Result<impl IntoResponse, (S
         "Repositories that are watched",
         repos as u64,
     );
+    service.shown.measure(&mut registry);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|why| failed(why.into()))?;
     Ok((
@@ -358,6 +434,17 @@ impl Live for Lives {
                 .clone()
                 .or_else(|| untracked(conf?, look.seen.as_ref()?));
             items.push(item(&format!("repository {repo}"), &trouble, seen(&look)));
+        }
+        let log = self.0.shown.view();
+        let size = format!("{} bytes", log.bytes);
+        items.push(item("log of issues, changes and commits", &log.trouble, size));
+        for source in &log.sources {
+            let trouble = source.state.trouble().map(|_| maintnerd::words(source));
+            let fresh = match source.fresh_secs_ago {
+                Some(secs) => format!("{}; looked at {secs} s ago", maintnerd::words(source)),
+                None => maintnerd::words(source),
+            };
+            items.push(item(&format!("source {}", source.name), &trouble, fresh));
         }
         items
     }

@@ -149,6 +149,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let log = mutlog::Folder::new(state.join("maintner"));
     let (keeper, keep) = maintnerd::Keeper::open(log, stop.clone())?;
     parts.spawn(keep);
+    let known = maintnerd::Known::new(keeper.clone());
     parts.spawn(engine::run(farm, first, engine, stop.clone()));
     parts.spawn(mirror.clone().run(stop.clone()));
     let taken = tokio::sync::watch::Sender::default();
@@ -165,11 +166,18 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let intake = intake::Intake {
         config: holds.clone(),
         mirror: mirror.clone(),
-        known: maintnerd::Known::new(keeper.clone()),
+        known: known.clone(),
         keeper: keeper.clone(),
         taken,
     };
     parts.spawn(intake.run(stop.clone()));
+    let sources = maintnerd::Sources::new(state.join("sources"), keeper.clone(), known);
+    sources.set(maintnerd::sources(&config.maintner), config.maintner.github_rate);
+    parts.spawn(sources.clone().run(stop.clone()));
+    {
+        let (config, sources, stop) = (config.clone(), sources.clone(), stop.clone());
+        parts.spawn(async move { maintnerd::hear(&config.maintner, &sources, &stop).await });
+    }
     parts.spawn(until(
         stop.clone(),
         drive::take_pool_events(from_pools, links, inputs.clone()),
@@ -194,6 +202,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         store: store.clone(),
         logs: logs.clone(),
         mirror: mirror.clone(),
+        sources: sources.clone(),
         inputs,
     };
     parts.spawn(upkeep.run(stop.clone()));
@@ -214,6 +223,11 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         reverse: reverse.clone(),
         gomotes,
         state,
+        shown: maintnerd::Shown {
+            visible: keeper.visible(),
+            snapshot: keeper.snapshot(),
+            own: Some((keeper, sources)),
+        },
     };
     parts.spawn(http::run(service, http, https.zip(tls), stop.clone()));
     info!("farm `{}` is up at http://{}/", config.farm.name, ready.http);

@@ -35,6 +35,7 @@ pub struct Upkeep {
     pub store: Store,
     pub logs: LogStore,
     pub mirror: Arc<MirrorService>,
+    pub sources: maintnerd::Sources,
     pub inputs: mpsc::Sender<Input>,
 }
 
@@ -144,6 +145,9 @@ impl Upkeep {
         }
         self.config.send_replace(fresh.clone());
         self.mirror.set_repos(mirrored(&fresh));
+        let maintner = &fresh.maintner;
+        self.sources
+            .set(maintnerd::sources(maintner), maintner.github_rate);
         let _ = self.inputs.send(Input::Configured(fresh)).await;
     }
 }

@@ -46,10 +46,11 @@ pub struct Served {
 /// its own URL, also when it is whole; a range that ends before it begins is no range, since clients
 /// of 2018 send such and give up for ever at a 416.
 pub fn routes(served: Served) -> Router {
-    Router::new()
-        .route("/logs", any(index))
-        .route("/logs/{number}", any(segment))
-        .with_state(served)
+    web::router(table()).with_state(served)
+}
+
+pub(crate) fn table() -> web::Table<Served> {
+    vec![("/logs", any(index)), ("/logs/{number}", any(segment))]
 }
 
 async fn index(State(served): State<Served>, method: Method, RawQuery(query): RawQuery) -> Response {

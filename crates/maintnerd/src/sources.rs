@@ -25,7 +25,7 @@ use crate::known::Known;
 use crate::pace::{Outcome, Pace};
 use status::{Failure, Standing};
 
-/// Looks that run at the same time: each may be a git that fetches.
+/// Gits that fetch at the same time.
 const AT_ONCE: usize = 4;
 
 /// Something that is followed.
@@ -311,12 +311,18 @@ impl Sources {
         };
         loop {
             let looking = async {
-                // Never closed.
-                let _turn = self.0.at_once.acquire().await;
-                status::locked(&one.standing).began();
                 match &mut look {
-                    Looks::Gerrit(looks) => looks.look(&self.0).await,
-                    Looks::GitHub(looks) => looks.look(&self.0).await,
+                    Looks::Gerrit(looks) => {
+                        // Never closed.
+                        let _turn = self.0.at_once.acquire().await;
+                        status::locked(&one.standing).began();
+                        looks.look(&self.0).await
+                    }
+                    Looks::GitHub(looks) => {
+                        // It waits for its budget.
+                        status::locked(&one.standing).began();
+                        looks.look(&self.0).await
+                    }
                 }
             };
             let looked = tokio::select! {

@@ -38,6 +38,10 @@ pub struct World {
     pub disabled: bool,
     /// Answers that say that it was too much come first.
     pub limited: u32,
+    /// The token that must be shown, if one must.
+    pub wanted_token: Option<String>,
+    /// Nothing may be asked for so many seconds, which every answer says.
+    pub exhausted: Option<i64>,
     /// What was asked: status and address.
     pub asked: Vec<(u16, String)>,
     /// What each question said of who asked.
@@ -321,6 +325,21 @@ async fn answer(State(world): State<Arc<Mutex<World>>>, headers: HeaderMap, uri:
         world.limited -= 1;
         world.asked.push((403, address));
         let response = response.status(403).header("retry-after", "0");
+        return response.body(Body::from("{}")).expect("it is an answer");
+    }
+    let shown = world.tokens.last().cloned().flatten();
+    if let Some(wanted) = &world.wanted_token
+        && shown != Some(format!("Bearer {wanted}"))
+    {
+        world.asked.push((401, address));
+        let body = Body::from(r#"{"message":"Bad credentials"}"#);
+        return response.status(401).body(body).expect("it is an answer");
+    }
+    if let Some(wait) = world.exhausted {
+        let reset = world.now + wait;
+        world.asked.push((403, address));
+        let response = response.status(403).header("x-ratelimit-remaining", "0");
+        let response = response.header("x-ratelimit-reset", reset);
         return response.body(Body::from("{}")).expect("it is an answer");
     }
     let (mut status, mut found, location) = world.find(uri.path(), &query);

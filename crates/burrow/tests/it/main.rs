@@ -8,6 +8,7 @@ mod enroll;
 mod farm;
 mod gomote;
 mod large;
+mod maintnerd;
 mod newcomer;
 mod peers;
 mod reload;

@@ -17,13 +17,17 @@ use tokio::time::timeout;
 
 use crate::farm::{PATIENCE, Server, append, bind_again, copy_of, issue, served, update};
 
-/// The program of `tests/go/ERA`. `None`: there is no Go here, which was said.
 fn original(era: &str) -> Option<PathBuf> {
+    program(era)
+}
+
+/// The program of `tests/go/NAME`. `None`: there is no Go here, which was said.
+pub fn program(era: &str) -> Option<PathBuf> {
     // One build at a time; Go's own cache makes all but the first quick.
     static BUILDING: Mutex<()> = Mutex::new(());
     let building = BUILDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/go").join(era);
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("maintner{era}"));
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("maintner-{era}"));
     let built = Command::new("go")
         .args(["build", "-mod=readonly", "-o"])
         .arg(&program)

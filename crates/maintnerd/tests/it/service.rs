@@ -22,6 +22,7 @@ async fn a_service_follows_a_log_and_serves_it_on() {
     let config = Config {
         folder: dirs.path().join("middle"),
         follow: Some(server.url.clone()),
+        maintner: config::Maintner::default(),
     };
     let service = tokio::spawn(run(config, Door::Plain(listener), stop.clone()));
 
@@ -54,6 +55,7 @@ async fn a_service_serves_a_log_of_its_own_and_no_second_one_does() {
         let config = Config {
             folder: folder.clone(),
             follow: None,
+            maintner: config::Maintner::default(),
         };
         tokio::spawn(run(config, Door::Plain(listener), stop.clone()))
     };
