@@ -6,8 +6,9 @@ use crate::disk::Disk;
 use crate::place::{Place, Segment};
 use crate::writer::{CommitError, Writer};
 
-/// A commit waits at most this long for company.
-const WINDOW: Duration = Duration::from_millis(50);
+/// A commit waits at most this long for company: so that followers have what was appended within 50 ms,
+/// the disk's time and theirs included.
+const WINDOW: Duration = Duration::from_millis(20);
 /// With so many bytes a commit waits no longer.
 const ENOUGH: usize = 256 << 10;
 /// Appends that wait for the thread; one more waits itself.

@@ -3,6 +3,7 @@
 mod bench;
 mod corpus_bench;
 mod idle_bench;
+mod follow_bench;
 mod schedule_bench;
 mod simulate;
 
@@ -13,6 +14,7 @@ usage: xtask COMMAND
 
   simulate [--seeds N] [--from S]   simulate farms of the seeds S to S+N-1; at the first that breaks an
                                     invariant, print the shortest script found for it, and exit 1
+  follow-bench                      50 followers of a log that grows by 1,000 mutations a second
   schedule-bench                    time the scheduler alone, up to 1,000,000 builds and 10,000 machines
   bench [ROW...] [--buildbot VENV] [--size N]
                                     start real farms, measure them and print a table; all rows, or B1, B2, ...
@@ -44,6 +46,7 @@ fn run() -> Result<std::process::ExitCode, lexopt::Error> {
     let mut bench = bench::Wanted::default();
     let mut idle = idle_bench::Options::default();
     let (mut dir, mut records, mut measure) = (None, 1_060_000, None);
+    let mut serve: Option<String> = None;
     while let Some(arg) = parser.next()? {
         match (command.as_str(), arg) {
             ("simulate", Arg::Long("seeds")) => seeds = parser.value()?.parse()?,
@@ -57,12 +60,15 @@ fn run() -> Result<std::process::ExitCode, lexopt::Error> {
             ("corpus-bench", Arg::Long("records")) => records = parser.value()?.parse()?,
             ("corpus-bench", Arg::Long("measure")) => measure = Some(parser.value()?.string()?),
             ("corpus-bench", Arg::Value(value)) if dir.is_none() => dir = Some(value),
+            // Of the bench itself: its server.
+            ("follow-bench", Arg::Long("serve")) => serve = Some(parser.value()?.string()?),
             (_, arg) => return Err(arg.unexpected()),
         }
     }
     match command.as_str() {
         "simulate" => Ok(simulate::run(from, seeds)),
         "idle-bench" => Ok(idle_bench::run(&idle)),
+        "follow-bench" => Ok(serve.map_or_else(follow_bench::run, |dir| follow_bench::serve(&dir))),
         "schedule-bench" => Ok(schedule_bench::run()),
         "bench" => Ok(bench::run(&bench)),
         "corpus-bench" => {

@@ -19,7 +19,7 @@ const COMMITS: usize = 3000;
 const TAGS: usize = 300;
 
 /// How long the first run lives, and how much longer each that follows.
-const LIFE: Duration = Duration::from_millis(150);
+const LIFE: Duration = Duration::from_millis(60);
 
 fn make(dir: &Path) {
     fs::create_dir_all(dir).expect("a folder");
