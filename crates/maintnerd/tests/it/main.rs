@@ -3,6 +3,7 @@
 mod copy;
 mod farm;
 mod fsck;
+mod gcslog;
 mod import;
 mod original;
 mod replay;
