@@ -40,6 +40,7 @@ pub mod snapshot;
 mod stored;
 mod text;
 
+pub use self::notedb::{Message, Meta, Vote};
 pub use apply::{Code, Corpus, Issues, Trouble};
 pub use change::{ChangeView, MetaView, ProjectView};
 pub use changed::{ChangeName, Changed, IssueName, RefName};
@@ -51,7 +52,6 @@ pub use git::{CommitId, CommitView, Hash};
 pub use github::{Comment, Event, Issue, IssueView, Label, Milestone, MilestoneOf, RepoView, Review, UserId};
 pub use ids::Timestamp;
 pub use mutlog::Span;
-pub use notedb::{Message, Meta, Vote};
 pub use people::{Attention, Part};
 pub use stored::{List, Stored, Take};
 pub use text::Texts;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ids::Timestamp;
 use memchr::{memchr, memmem, memrchr};
+use notedb::LabelLine;
 
 use crate::gerrit::Status;
 use crate::names::{Name, Names};
@@ -226,8 +227,8 @@ pub(crate) fn votes(metas: &[Meta], dropped: &[&str]) -> Votes {
             }
             let voter = line.voter.unwrap_or(&meta.author).to_owned();
             let label = votes.entry(line.label.to_owned()).or_default();
-            match line.value {
-                Some(value) if value != 0 => {
+            match i8::try_from(line.value) {
+                Ok(value) if value != 0 => {
                     let copied = key == "Copied-Label";
                     label.insert(voter, Vote { value, copied });
                 }
@@ -239,39 +240,6 @@ pub(crate) fn votes(metas: &[Meta], dropped: &[&str]) -> Votes {
     }
     votes.retain(|_, voters| !voters.is_empty());
     votes
-}
-
-/// `NAME=VALUE[, UUID][ PERSON <EMAIL>]`, or `-NAME…`: withdrawn.
-#[derive(Debug, PartialEq, Eq)]
-struct LabelLine<'a> {
-    label: &'a str,
-    /// `None`: withdrawn.
-    value: Option<i8>,
-    has_uuid: bool,
-    voter: Option<&'a str>,
-}
-
-impl<'a> LabelLine<'a> {
-    fn parse(text: &'a str) -> Option<LabelLine<'a>> {
-        let voter = text.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
-        let voter = voter.map(|(email, _)| email);
-        let end = text.find([' ', ',']).unwrap_or(text.len());
-        let has_uuid = text[end..].starts_with(", ");
-        let (label, value) = match text[..end].strip_prefix('-') {
-            Some(label) => (label, None),
-            None => {
-                let (label, value) = text[..end].split_once('=')?;
-                (label, Some(value.parse().ok()?))
-            }
-        };
-        Some(LabelLine {
-            label,
-            value,
-            has_uuid,
-            voter,
-        })
-        .filter(|line| !line.label.is_empty())
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use ids::GitHash;
+use notedb::{LabelLine, email, split};
 
 /// An account by its number, which is all that git tells of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,15 +183,6 @@ impl Step {
     }
 }
 
-/// What was said, and the footers: what stands between the first paragraph and the last, and the last.
-fn split(text: &str) -> (Option<&str>, &str) {
-    let text = text.trim_end_matches('\n');
-    let (Some(first), Some(last)) = (text.find("\n\n"), text.rfind("\n\n")) else {
-        return (None, "");
-    };
-    (text.get(first + 2..last), &text[last + 2..])
-}
-
 /// `None`: it is no footer that we know, or its value is none of its kind.
 fn edit(key: &str, value: &str) -> Option<Edit> {
     let text = || value.to_owned();
@@ -259,11 +251,6 @@ fn decimal(digits: &str) -> Option<u32> {
     digits.parse().ok().filter(|_| all)
 }
 
-fn email(person: &str) -> Option<&str> {
-    let email = person.split_once('<')?.1.split_once('>')?.0;
-    Some(email).filter(|email| !email.is_empty())
-}
-
 /// With a name before it and in `<>`, or alone.
 fn address(person: &str) -> Option<&str> {
     match person.contains('<') {
@@ -277,33 +264,16 @@ pub fn account(person: &str) -> Option<AccountId> {
     decimal(email(person)?.split_once('@')?.0).map(AccountId)
 }
 
-/// `NAME=VALUE[, UUID][ PERSON[,REAL PERSON]][:"TAG"]`, or `-NAME…`: withdrawn.
 fn label(line: &str, copied: bool) -> Option<LabelVote> {
-    let end = line.find([' ', ',']).unwrap_or(line.len());
-    let (vote, rest) = line.split_at(end);
-    let (label, value) = match vote.strip_prefix('-') {
-        Some(label) => (label, 0),
-        None => {
-            let (label, value) = vote.split_once('=')?;
-            (label, value.parse().ok()?)
-        }
-    };
-    if label.is_empty() {
-        return None;
-    }
-    // What stands in quotes behind the persons is the tag of the vote that was carried over.
-    let persons = rest.split_once(":\"").map_or(rest, |(persons, _)| persons);
-    let mut accounts = persons.split('>').filter_map(|person| {
-        let from = person.find('<')?;
-        account(&format!("{}>", &person[from..]))
-    });
+    let line = LabelLine::parse(line)?;
+    let account = |email: &str| decimal(email.split_once('@')?.0).map(AccountId);
     Some(LabelVote {
-        label: label.to_owned(),
-        value,
+        label: line.label.to_owned(),
+        value: line.value,
         copied,
-        has_uuid: rest.starts_with(", "),
-        voter: accounts.next(),
-        real_voter: accounts.next(),
+        has_uuid: line.has_uuid,
+        voter: line.voter.and_then(account),
+        real_voter: line.real_voter.and_then(account),
     })
 }
 

@@ -2,8 +2,8 @@
 
 mod bench;
 mod corpus_bench;
-mod idle_bench;
 mod follow_bench;
+mod idle_bench;
 mod schedule_bench;
 mod simulate;
 

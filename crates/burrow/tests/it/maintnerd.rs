@@ -12,7 +12,8 @@ use maintpb::borrowed::{Mutation, View};
 use mutlog::{Folder, Records, Split};
 use serde_json::Value;
 
-use crate::farm::{git, git_with};
+use crate::farm::{Process, git, git_with};
+use crate::until;
 
 const COMMITS: usize = 3000;
 /// More than one mutation's worth.
@@ -182,4 +183,62 @@ fn a_maintnerd_that_is_killed_at_any_moment_loses_nothing_and_tells_nothing_twic
     assert_eq!(refs.len(), TAGS + 2, "HEAD, main and the tags");
     let main = git(&upstream, &["rev-parse", "main"]);
     assert_eq!(refs["refs/heads/main"], main.trim());
+}
+
+/// A repository with one commit, which says this.
+fn one_commit(dir: &Path, message: &str) {
+    fs::create_dir_all(dir).expect("a folder");
+    git(dir, &["init", "-q"]);
+    git(dir, &["commit", "-q", "--allow-empty", "-m", message]);
+}
+
+#[test]
+fn a_farm_keeps_the_log_follows_what_it_watches_and_shows_it_to_whom_it_may() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    one_commit(&dir.join("git/widget"), "built");
+    one_commit(&dir.join("git/other"), "watched");
+    let text = |public: bool| {
+        format!(
+            "[farm]\nlisten = \"127.0.0.1:0\"\n[host.local]\npool = \"local\"\n[builder.local]\nhost = \"local\"\n\
+             [recipe.own]\nsteps = [{{ name = \"test\", run = \"true\" }}]\n\
+             [repo.widget]\nurl = {:?}\nrecipe = \"own\"\n[forge.here]\nkind = \"git\"\ngit = {:?}\n\
+             [maintner]\npublic = {public}\n[maintner.watch.w]\nforge = \"here\"\nprojects = [\"other\"]\npoll = \"1h\"\n",
+            dir.join("git/widget"),
+            dir.join("git")
+        )
+    };
+    fs::write(dir.join("burrow.toml"), text(false)).expect("a file");
+    let farm = Process::start(dir, dir, &["serve", "--config", "burrow.toml"]);
+    assert_eq!(farm.done("widget")["status"], "passed");
+    until("what is watched is there", || {
+        let view = farm.json("/maintner.json");
+        let source = &view["sources"][0];
+        (source["name"] == "git local/other" && source["state"] == "good" && source["told"] == 2)
+            .then_some(())
+    });
+    let log = |fields: &str| farm.ask("GET /logs", fields).0;
+    assert_eq!((log(""), log("X-Forwarded-For: 10.0.0.1\r\n")), (200, 401));
+    let segment = farm.get("/logs/0").1;
+    let told = |what: &str| segment.windows(what.len()).any(|found| found == what.as_bytes());
+    assert!(told("built") && told("watched"));
+    let metrics = String::from_utf8(farm.get("/metrics").1).expect("text");
+    let failing = r#"burrow_source_failing{source="git local/other"} 0"#;
+    assert!(metrics.contains(failing), "{metrics}");
+
+    // It looks once an hour, and when it is told to.
+    git(
+        &dir.join("git/other"),
+        &["commit", "-q", "--allow-empty", "-m", "later"],
+    );
+    assert_eq!(farm.ask("POST /hook/nobody", "").0, 404);
+    assert_eq!(farm.ask("POST /hook/gerrit:local/other", "").0, 202);
+    until("what is new is in the log", || {
+        let segment = farm.get("/logs/0").1;
+        segment.windows(5).any(|found| found == b"later").then_some(())
+    });
+    fs::write(dir.join("burrow.toml"), text(true)).expect("a file");
+    until("it is public", || {
+        (farm.ask("GET /logs", "X-Forwarded-For: 10.0.0.1\r\n").0 == 200).then_some(())
+    });
 }

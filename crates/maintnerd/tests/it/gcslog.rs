@@ -37,7 +37,10 @@ fn emulator() -> Option<PathBuf> {
         return Some(emulator);
     }
     let required = std::env::var("BURROW_TEST_REQUIRE").as_deref() == Ok("1");
-    assert!(!required, "the emulator of the object store cannot be installed: wanted python3 with venv");
+    assert!(
+        !required,
+        "the emulator of the object store cannot be installed: wanted python3 with venv"
+    );
     eprintln!("SKIPPED: the emulator of the object store cannot be installed");
     None
 }
@@ -86,7 +89,10 @@ impl Server {
     }
 
     async fn say(&mut self, line: &str) {
-        self.input.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        self.input
+            .write_all(format!("{line}\n").as_bytes())
+            .await
+            .unwrap();
         assert_eq!(self.hear().await, "ok");
     }
 }
@@ -105,7 +111,11 @@ async fn until(copy: &mut Copy, expect: (usize, usize)) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     while issues(copy) != expect {
         outcomes.push(update(copy).await);
-        assert!(outcomes.len() < 20, "{:?} is not {expect:?}: {outcomes:?}", issues(copy));
+        assert!(
+            outcomes.len() < 20,
+            "{:?} is not {expect:?}: {outcomes:?}",
+            issues(copy)
+        );
     }
     outcomes
 }
