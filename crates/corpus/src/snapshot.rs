@@ -353,7 +353,7 @@ impl Contents {
         let (Some(digest), Some(table), Some(version)) = parts else {
             return Err(BadSnapshot::None);
         };
-        if take.0 != &MAGIC[..] {
+        if take.0 != MAGIC[..] {
             return Err(BadSnapshot::None);
         }
         if version != VERSION {
@@ -455,7 +455,8 @@ impl Contents {
             changes,
             projects,
         ] = sections;
-        let count = |bytes: &Bytes, size: usize| (bytes.len() % size == 0).then_some(bytes.len() / size);
+        let count =
+            |bytes: &Bytes, size: usize| bytes.len().is_multiple_of(size).then_some(bytes.len() / size);
         let lists = |ends: Bytes, things: Bytes| BaseLists { ends, things };
         let names = |ends: Bytes, texts: Bytes, sorted: Bytes| {
             let whole = count(&ends, size_of::<U32>())? == count(&sorted, size_of::<Name>())?;

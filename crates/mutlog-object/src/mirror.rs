@@ -32,7 +32,7 @@ pub fn open(folder: &Folder, store: Store) -> anyhow::Result<Mirror> {
     let lease = Lease::take(folder.dir()).context("lock the folder")?;
     let counter = take_lease(&store).context("take the lease in the object store")?;
     let objects = store.list().context("list the objects of the log")?;
-    let held = Held::from(&objects);
+    let held = Held::from(&objects)?;
     let names = folder.names().context("list the folder")?;
     let ours: Vec<SegmentFile> = names.iter().filter_map(|name| SegmentFile::parse(name)).collect();
     let has_all = held.growing.is_empty() && held.sealed.values().all(|file| ours.contains(file));
@@ -58,18 +58,23 @@ struct Held {
 }
 
 impl Held {
-    fn from(objects: &[(String, u64)]) -> Held {
+    fn from(objects: &[(String, u64)]) -> anyhow::Result<Held> {
         let mut held = Held::default();
         for (name, len) in objects {
             if let Some(file) = SegmentFile::parse(name).filter(|file| file.state != State::Growing) {
-                held.sealed.insert(file.number, file);
+                if let Some(other) = held.sealed.insert(file.number, file) {
+                    bail!(
+                        "the object store holds two segments {}; one log has one",
+                        other.number
+                    );
+                }
             } else if let Some((number, offset)) = parse_part(name) {
                 held.growing.entry(number).or_default().insert(offset, *len);
             }
         }
         // Sealed between the last write and the last deletion.
         held.growing.retain(|number, _| !held.sealed.contains_key(number));
-        held
+        Ok(held)
     }
 }
 
@@ -359,6 +364,8 @@ impl Disk for Mirror {
         self.store.put(to, whole.into(), PutMode::Overwrite)?;
         self.folder.rename(from, to)?;
         self.stored.remove(&file.number);
+        // They may be another's by now.
+        self.check_lease()?;
         self.delete_parts(file.number, 0)
     }
 
