@@ -318,3 +318,31 @@ fn the_last_comments_on_the_lines_of_a_patch_set_are_the_ones() {
     let odd = log.apply(told(42, "x".to_owned(), "{}"));
     assert!(matches!(&odd[..], [Trouble::UnknownCommit { .. }]), "{odd:?}");
 }
+
+#[test]
+fn what_changed_between_two_corpora_is_told_by_name() {
+    let mut log = change(&["Patch-set: 1"]);
+    log.apply(refs(&[("refs/heads/a", 900), ("refs/heads/b", 900)]));
+    let before = log.corpus.clone();
+    assert!(log.corpus.changed_since(&before).is_empty());
+    log.apply(refs(&[("refs/heads/a", 1), ("refs/heads/c", 1)]));
+    log.apply(of_gerrit(GerritMutation {
+        deleted_refs: vec!["refs/heads/b".into()],
+        ..Default::default()
+    }));
+    log.apply(refs(&[("refs/changes/42/42/2", 900)]));
+    log.apply(commits(vec![commit(901, &[900], "more")]));
+    let changed = log.corpus.changed_since(&before);
+    let names: Vec<&str> = changed.refs.iter().map(|found| &found.name[..]).collect();
+    assert_eq!(names, ["refs/heads/a", "refs/heads/b", "refs/heads/c"]);
+    let changes: Vec<(&str, i32)> = changed
+        .changes
+        .iter()
+        .map(|found| (&found.project[..], found.number))
+        .collect();
+    assert_eq!(changes, [(PROJECT, 42)]);
+    assert_eq!(changed.issues, []);
+    // All of it is new to one who knew nothing.
+    let all = log.corpus.changed_since(&corpus::Corpus::default());
+    assert_eq!((all.refs.len(), all.changes.len()), (2, 1));
+}

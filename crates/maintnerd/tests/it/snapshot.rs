@@ -323,3 +323,30 @@ fn the_same_log_gives_the_same_file_as_ever() {
     assert_eq!(corpus::snapshot::VERSION, 1);
     assert_eq!(mutlog::Sum::of(&file).to_string(), SUM);
 }
+
+#[test]
+fn a_time_is_where_the_log_first_tells_of_a_later_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    write_log(dir, &mut Synthetic::new(12), 800);
+    let folder = Folder::new(dir);
+    let (reader, log) = (LogReader::new(folder.clone()), log_in(&folder).unwrap());
+    let mut times = Vec::new();
+    for file in folder.log().unwrap() {
+        let bytes = fs::read(folder.path(&file)).unwrap();
+        times.extend(mutlog::Records::new(&bytes, 0).map(|(_, payload)| corpus::seen_at(payload).unwrap()));
+    }
+    assert!(times.iter().flatten().count() > 400);
+    let known: Vec<_> = times.iter().flatten().copied().collect();
+    for time in known.iter().step_by(97) {
+        let expect = times.iter().take_while(|seen| **seen <= Some(*time)).count() as u64;
+        let place = maintnerd::place_at(&reader, &log, *time).unwrap();
+        let mut replay = Replay::default();
+        replay.advance(&reader, &until(&reader, &log, place).unwrap()).unwrap();
+        assert_eq!(replay.counts().records, expect, "{time:?}");
+    }
+    let late = corpus::Timestamp(i64::MAX);
+    let end = maintnerd::place_at(&reader, &log, late).unwrap();
+    assert_eq!(until(&reader, &log, end).unwrap(), log);
+    assert_eq!(maintnerd::place_at(&reader, &log, corpus::Timestamp(0)).unwrap(), Place::default());
+}
