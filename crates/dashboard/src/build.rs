@@ -3,9 +3,9 @@
 use axum::extract::{Path, Query, State};
 use ids::{BranchName, Timestamp};
 use maud::{Markup, html};
-use runner::Outcome;
+use runner::{Outcome, REATTACH};
 use serde::{Deserialize, Serialize};
-use store::read::{AttemptRow, BuildDetail, HistoryRow, Role};
+use store::read::{AttemptRow, BuildDetail, BuildState, HistoryRow, Role};
 use web::{Page, Problem, Section, Visit, duration, icon, plural, ticked};
 
 use crate::log::{self, LogView};
@@ -33,6 +33,8 @@ pub struct BuildPage {
     pub attempts: Vec<AttemptView>,
     /// Why it waits, if it does.
     pub waiting: Option<WaitView>,
+    /// The machine that it runs on, while that is out of reach.
+    pub away: Option<AwayView>,
     /// Since when it fails, if it does.
     pub breakage: Option<BreakageView>,
     pub history: Option<HistoryView>,
@@ -42,6 +44,15 @@ pub struct BuildPage {
     may_act: bool,
     #[serde(skip)]
     proof: String,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct AwayView {
+    pub machine: String,
+    pub since: i64,
+    pub why: String,
+    /// When it is given up.
+    pub until: i64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -119,7 +130,18 @@ pub async fn build(
     };
     let history = history(&app, &detail).await?;
     let config = app.live.config();
+    let away = match &detail.row.state {
+        BuildState::Running { machine, .. } => app.store.machine(machine).await?,
+        BuildState::Waiting { .. } | BuildState::Done { .. } => None,
+    };
+    let away = away.filter(|machine| !machine.connected).map(|machine| AwayView {
+        machine: machine.machine.to_string(),
+        since: machine.changed.0,
+        why: machine.why_gone,
+        until: machine.changed.0.saturating_add(REATTACH.as_micros() as i64),
+    });
     let view = BuildPage {
+        away,
         breakage: history.as_ref().and_then(|(branch, rows)| {
             let here = rows.iter().position(|row| row.commit.hash == detail.row.commit)?;
             breakage(branch, rows, here)
@@ -358,6 +380,10 @@ fn words(view: &BuildPage, now: Timestamp) -> Markup {
             "running" => { p.note.running {
                 "Runs since " (when(now, cell.since))
                 @if let Some(machine) = &view.build.machine { " on " a href=(link("/machine/", machine)) { (machine) } } "."
+                @if let Some(away) = &view.away {
+                    " " strong { "That machine is out of reach since " (when(now, away.since)) } @if !away.why.is_empty() { ": " (plain(&away.why)) }
+                    ". Its commands may go on there; if it is not back " (when(now, away.until)) ", the build is tried elsewhere."
+                }
             } }
             "failed" => { p.note.failed { strong { (ticked(&plain(&cell.reason))) } " " span.dim { (when(now, cell.since)) ", after " (duration(cell.took_ms)) } } }
             "infra" => { p.note.infra {

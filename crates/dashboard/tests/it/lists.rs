@@ -1,7 +1,8 @@
 //! The front page, lists, one machine, one builder, one commit, the queue, status, search.
 
-use axum::http::header;
 use std::sync::Arc;
+
+use axum::http::{StatusCode, header};
 
 use crate::world::*;
 
@@ -343,4 +344,82 @@ async fn everything_is_found_by_one_field() {
         .await
         .has(&["“&lt;b&gt;”", "Nothing was found"]);
     world.page("/search").await.has(&["What do you look for?"]);
+}
+
+#[tokio::test]
+async fn a_machine_that_is_lost_with_a_build_is_not_at_work_and_its_build_says_so() {
+    let world = farm(THEN).await;
+    let busy = async || {
+        let page = world.json("/machines").await;
+        let types = page["host_types"].as_array().unwrap().clone();
+        types.iter().find(|host| host["name"] == "linux").unwrap()["busy"].clone()
+    };
+    assert_eq!(busy().await, 1);
+    assert_eq!(world.json("/build/22").await["away"], serde_json::Value::Null);
+    world.apply(&[world.down("local-1", 9_500)]).await;
+    assert_eq!(busy().await, 0);
+    world
+        .page("/machine/local-1")
+        .await
+        .has(&["gone", "#22 waits for it"]);
+    world.page("/build/22").await.has(&[
+        "That machine is out of reach since",
+        "unplugged",
+        "the build is tried elsewhere",
+    ]);
+    let away = world.json("/build/22").await["away"].clone();
+    assert_eq!(away["machine"], "local-1");
+    let time = |field: &str| away[field].as_i64().unwrap();
+    assert_eq!(time("until") - time("since"), 300_000_000);
+}
+
+#[tokio::test]
+async fn a_machine_that_is_lent_is_not_free() {
+    let world = farm(THEN).await;
+    world.page("/machine/local-2").await.has(&["free"]);
+    let loan = farm::Loan {
+        loan: ids::LoanId(900),
+        name: "user-amy-linux-amd64-0".to_owned(),
+        owner: "user-amy".to_owned(),
+        builder: "linux-amd64".parse().unwrap(),
+        host_type: "linux".parse().unwrap(),
+        machine: "local-2".parse().unwrap(),
+        since: world.at(9_500),
+        expires: world.at(9_900),
+    };
+    world.apply(&[farm::Write::LoanStarted(loan)]).await;
+    let page = world.page("/machine/local-2").await;
+    page.has(&["lent as user-amy-linux-amd64-0", "href=\"/gomotes\""]);
+    let json = world.json("/machine/local-2").await;
+    assert_eq!(json["machine"]["lent"], "user-amy-linux-amd64-0");
+}
+
+#[tokio::test]
+async fn who_asked_for_json_by_the_address_is_led_to_json() {
+    let world = farm(THEN).await;
+    let commit = hash("main", 5);
+    let short = &commit.as_str()[..7];
+    for (from, to) in [
+        (format!("/cell/widget/{commit}/linux-race"), "/build/"),
+        (format!("/commit/widget/{short}"), "/commit/widget/"),
+        ("/search?q=linux-amd64".to_owned(), "/builder/linux-amd64"),
+        ("/search?q=22".to_owned(), "/build/22"),
+        (format!("/search?q={short}"), "/commit/widget/"),
+    ] {
+        let (path, query) = from
+            .split_once('?')
+            .map_or((from.as_str(), String::new()), |(path, query)| {
+                (path, format!("?{query}"))
+            });
+        let place = async |path: String| {
+            let answer = world.get(&path).await;
+            assert_eq!(answer.status, StatusCode::SEE_OTHER, "{path}: {}", answer.text());
+            answer.header(header::LOCATION).to_owned()
+        };
+        let page = place(from.clone()).await;
+        assert!(page.starts_with(to) && !page.contains(".json"), "{from}: {page}");
+        for asked in [format!("{path}.json{query}"), format!("/api/v1{path}{query}")] {
+            assert_eq!(place(asked.clone()).await, format!("{page}.json"), "{asked}");
+        }
+    }
 }

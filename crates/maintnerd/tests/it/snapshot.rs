@@ -342,11 +342,16 @@ fn a_time_is_where_the_log_first_tells_of_a_later_one() {
         let expect = times.iter().take_while(|seen| **seen <= Some(*time)).count() as u64;
         let place = maintnerd::place_at(&reader, &log, *time).unwrap();
         let mut replay = Replay::default();
-        replay.advance(&reader, &until(&reader, &log, place).unwrap()).unwrap();
+        replay
+            .advance(&reader, &until(&reader, &log, place).unwrap())
+            .unwrap();
         assert_eq!(replay.counts().records, expect, "{time:?}");
     }
     let late = corpus::Timestamp(i64::MAX);
     let end = maintnerd::place_at(&reader, &log, late).unwrap();
     assert_eq!(until(&reader, &log, end).unwrap(), log);
-    assert_eq!(maintnerd::place_at(&reader, &log, corpus::Timestamp(0)).unwrap(), Place::default());
+    assert_eq!(
+        maintnerd::place_at(&reader, &log, corpus::Timestamp(0)).unwrap(),
+        Place::default()
+    );
 }
