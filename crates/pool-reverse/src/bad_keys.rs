@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 /// Counts wrong keys per address. Pure: the time is an argument.
@@ -23,19 +24,21 @@ impl BadKeys {
 
     /// Whether this address has used up its guesses for the minute before `now`.
     pub fn exhausted(&mut self, now: Duration, address: &str) -> bool {
+        let address = &network(address);
         let Some(times) = self.seen.get_mut(address) else {
             return false;
         };
         times.retain(|&time| time + WINDOW > now);
         if times.is_empty() {
-            self.seen.remove(address);
+            self.seen.remove(address.as_str());
             return false;
         }
         times.len() >= self.per_minute
     }
 
     pub fn note(&mut self, now: Duration, address: &str) {
-        if self.seen.len() >= ADDRESSES_MAX && !self.seen.contains_key(address) {
+        let address = &network(address);
+        if self.seen.len() >= ADDRESSES_MAX && !self.seen.contains_key(address.as_str()) {
             self.seen
                 .retain(|_, times| times.back().is_some_and(|&last| last + WINDOW > now));
             let oldest = self.seen.iter().min_by_key(|(_, times)| times.back().copied());
@@ -50,6 +53,17 @@ impl BadKeys {
         if times.len() > self.per_minute {
             times.pop_front();
         }
+    }
+}
+
+/// Who is counted as one: an IPv4 address, or the 64 bits of an IPv6 network, which one guesser has all of.
+fn network(address: &str) -> String {
+    match address.trim_matches(['[', ']']).parse() {
+        Ok(IpAddr::V6(ip)) => match ip.to_canonical() {
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).to_string(),
+            v4 => v4.to_string(),
+        },
+        _ => address.to_owned(),
     }
 }
 
@@ -74,6 +88,16 @@ mod tests {
         assert!(keys.exhausted(secs(61), "a"));
         assert!(!keys.exhausted(secs(500), "a"));
         assert!(keys.seen.is_empty());
+    }
+
+    #[test]
+    fn a_network_of_one_guesser_is_one_address() {
+        let mut keys = BadKeys::new(1);
+        keys.note(secs(0), "[2001:db8:0:7::1]");
+        assert!(keys.exhausted(secs(1), "[2001:db8:0:7:ffff::9]"));
+        assert!(!keys.exhausted(secs(1), "[2001:db8:0:8::1]"));
+        keys.note(secs(0), "[::ffff:10.0.0.7]");
+        assert!(keys.exhausted(secs(1), "10.0.0.7"));
     }
 
     #[test]

@@ -372,7 +372,7 @@ async fn a_missing_key_is_named_and_nothing_is_dialled() {
     let farm = Farm::start().await;
     std::fs::remove_file(farm.path("key")).unwrap();
     let (code, said) = farm.started(&binary).ended().await;
-    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(code, Some(78), "{said}");
     assert!(
         said.contains(&farm.path("key")) && said.contains("GO_BUILD_KEY_PATH"),
         "{said}"
