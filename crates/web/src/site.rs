@@ -18,7 +18,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tracing::{Instrument, error, info, info_span};
 
-use crate::events::EVENT_LIMIT;
+use crate::events::{EVENT_LIMIT, Listeners};
 use crate::fence::{bearer, fortify};
 use crate::guesses::Client;
 use crate::listen::ConnectionInfo;
@@ -54,6 +54,7 @@ pub struct Site {
     pub(crate) frame: Arc<dyn Frame>,
     stop: CancellationToken,
     event_room: Arc<Semaphore>,
+    listeners: Listeners,
     requests: Arc<AtomicU64>,
 }
 
@@ -70,6 +71,7 @@ impl Site {
             frame,
             stop,
             event_room,
+            listeners: Listeners::default(),
             requests: Arc::default(),
         }
     }
@@ -203,7 +205,7 @@ async fn visit(site: &Site, mut request: Request, next: Next, number: u64) -> Re
         }
         request.extensions_mut().insert(visit.clone());
         match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => response,
+            Ok(response) => site.listeners.count(client, response),
             Err(_) => Problem::internal("a request panicked").into_response(),
         }
     };
