@@ -368,6 +368,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_secret_of_the_farm_is_a_file_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(TOKEN_FILE);
+        // Of before, and of a farm that died while it wrote one.
+        std::fs::write(&path, "old").unwrap();
+        std::fs::write(path.with_extension("new"), "half").unwrap();
+        write_secret(&path, "bt_x").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "bt_x\n");
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
+    }
+
+    #[test]
     fn what_is_revoked_is_meant_by_its_number_or_by_a_name_that_only_one_has() {
         let in_use = [(1, "amy"), (2, "bob"), (3, "bob"), (4, "2")];
         let meant = |which| {

@@ -197,16 +197,47 @@ pub fn master(state: &Path) -> anyhow::Result<MasterKey> {
             let mut random = fs::File::open("/dev/urandom").context("get randomness")?;
             random.read_exact(&mut bytes).context("get randomness")?;
             let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-            let mut file = fs::File::options()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path)?;
-            std::io::Write::write_all(&mut file, text.as_bytes()).context("write the master key")?;
-            file.sync_all().context("write the master key")?;
+            // Whole or not at all: half a key would be taken for another one, or for none.
+            let fresh = state.join("master-key.new");
+            let write = || -> std::io::Result<()> {
+                // Of a farm that died here, if any.
+                let _ = fs::remove_file(&fresh);
+                let mut file = fs::File::options()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&fresh)?;
+                std::io::Write::write_all(&mut file, text.as_bytes())?;
+                file.sync_all()?;
+                fs::rename(&fresh, &path)?;
+                fs::File::open(state)?.sync_all()
+            };
+            write().with_context(|| format!("write the master key `{}`", path.display()))?;
             text
         }
         Err(why) => return Err(why).with_context(|| format!("read the master key `{}`", path.display())),
     };
     MasterKey::parse(text.as_bytes()).with_context(|| format!("use the master key `{}`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_master_key_is_made_once_whole_and_for_its_owner_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // Of a farm that died while it made one.
+        fs::write(folder.path().join("master-key.new"), "4f").expect("a file");
+        let key = master(folder.path()).expect("made");
+        let path = folder.path().join("master-key");
+        assert_eq!(fs::read_to_string(&path).expect("it is there").len(), 64);
+        let mode = fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
+        assert!(!folder.path().join("master-key.new").exists());
+        let again = master(folder.path()).expect("read");
+        assert_eq!(key.builder_key("rack"), again.builder_key("rack"));
+    }
 }
