@@ -256,6 +256,15 @@ fn ours_uses_a_machine(door: Option<&str>) {
 
     says(&["destroy"]);
     assert_eq!(says(&["list", "--json"]), "[]\n");
+    // Who asks for it by its name is told why it is no more.
+    let (code, _, why) = run(&amy, &["ping", "user-amy-linux-amd64-0"]);
+    assert_eq!(code, Some(1), "{why}");
+    assert!(why.contains("it ended at 20"), "{why}");
+    assert!(
+        run(&amy, &["ping", "user-amy-linux-amd64-7"])
+            .2
+            .contains("you have no machine")
+    );
     let (_, page, _) = run(&bob, &["create", "linux-amd64", "--json"]);
     let lent: serde_json::Value = serde_json::from_str(&page).expect("JSON");
     assert_eq!(lent["Name"], "user-bob-linux-amd64-0");
@@ -374,14 +383,15 @@ fn who_has_what_is_shown_and_refusals_have_reasons() {
     );
 
     // On a connection that carried something else it is refused: its head has not been looked at there.
-    let second =
-        format!("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /status HTTP/1.1\r\nX-Buildlet-Proxy: {name}");
+    let second = format!(
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /status HTTP/1.1\r\nX-Buildlet-Proxy: {name}"
+    );
     assert!(ask(&second, "").contains("HTTP/1.1 421 "));
 
     // Bob waits, is told why, and everyone sees it; he hangs up, and waits no more.
     let (head, form) = create(&bob, "20191119", "linux-amd64");
     let mut waiting = connected(&farm);
-    write!(waiting, "{head}\r\nHost: x\r\n\r\n{form}").expect("it is written");
+    write!(waiting, "{head}\r\nHost: localhost\r\n\r\n{form}").expect("it is written");
     let page = until("somebody waits", || {
         let page = ask("GET /gomotes.json HTTP/1.1", "");
         page.contains("\"owner\":\"user-bob\"").then_some(page)
@@ -443,7 +453,11 @@ fn connected(farm: &Farm) -> TcpStream {
 /// The whole answer to one request.
 fn asked(farm: &Farm, head: &str, body: &str) -> String {
     let mut stream = connected(farm);
-    write!(stream, "{head}\r\nHost: x\r\nConnection: close\r\n\r\n{body}").expect("it is written");
+    write!(
+        stream,
+        "{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n{body}"
+    )
+    .expect("it is written");
     let mut answer = Vec::new();
     std::io::Read::read_to_end(&mut stream, &mut answer).expect("it can be read");
     text(&answer)

@@ -13,6 +13,7 @@ mod newcomer;
 mod peers;
 mod reload;
 mod updates;
+mod security;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
