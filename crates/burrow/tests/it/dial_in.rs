@@ -53,6 +53,7 @@ fn a_machine_dials_in_builds_over_a_kill_of_the_farm_and_leaves_when_its_key_is_
     // The farm must be the one that it is meant to be: both fingerprints are told, and it is not asked again.
     let other = "0f".repeat(32);
     let stranger = buildlet(folder.path(), Some(&secret), "rack", &other)
+        .arg("-orphan-timeout=30s")
         .output()
         .expect("a buildlet starts");
     let told = said(&stranger);
@@ -83,6 +84,57 @@ fn a_machine_dials_in_builds_over_a_kill_of_the_farm_and_leaves_when_its_key_is_
     assert_eq!(ended.code(), Some(78));
     let page = burrow(&farm.state, &["status", "--json"]);
     assert!(!connected(&farm), "{}", said(&page));
+}
+
+/// Its host crashed, say, and a service manager started the buildlet anew: what ran there is gone, and the build does not
+/// wait for it.
+#[test]
+fn a_buildlet_that_was_started_anew_frees_the_build_of_the_old_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let repo = folder.path().join("widget");
+    fs::create_dir(&repo).expect("a folder");
+    git(&repo, &["init", "-q", "-b", "main"]);
+    let (begun, go_on) = (folder.path().join("begun"), folder.path().join("go on"));
+    let script = format!(
+        "touch '{}'; until test -e '{}'; do sleep 0.1; done",
+        begun.display(),
+        go_on.display()
+    );
+    commit(&repo, "long", &script);
+    let door = "127.77.3.2:8443";
+    let farm = Farm::start(folder.path(), &repo, door, false);
+    let made = key(&farm.state, folder.path());
+    let said = said(&made);
+    let fingerprint = said.split("-fingerprint=").nth(1).expect("what to call it with");
+    let fingerprint = fingerprint.split_whitespace().next().expect("a word");
+    let secret = String::from_utf8_lossy(&made.stdout).trim().to_owned();
+    let start = || {
+        let mut command = buildlet(folder.path(), Some(&secret), "rack", fingerprint);
+        // The later one holds.
+        command.arg(format!("-coordinator={door}"));
+        Ended(command.spawn().expect("a buildlet starts"))
+    };
+    let first = start();
+    until("the step runs", || begun.exists().then_some(()));
+    drop(first);
+    let page = || {
+        let page = get(&farm.state, "/build/1.json").unwrap_or_default();
+        let body = page.split_once("\r\n\r\n")?.1.to_owned();
+        serde_json::from_str::<serde_json::Value>(&body).ok()
+    };
+    until("the page says that it is out of reach", || {
+        page()?["away"]["why"].is_string().then_some(())
+    });
+    let began = std::time::Instant::now();
+    let _second = start();
+    let why = until("the attempt has ended", || {
+        let attempt = page()?["attempts"][0].clone();
+        attempt["ended"].is_i64().then(|| attempt["reason"].to_string())
+    });
+    assert!(why.contains("another process of it came as board-1."), "{why}");
+    assert!(began.elapsed().as_secs() < 60, "it did not wait for the old one");
+    // What the killed one left behind ends, too.
+    fs::write(&go_on, "").expect("a file");
 }
 
 fn key(state: &Path, folder: &Path) -> Output {
