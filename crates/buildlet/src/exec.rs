@@ -1,16 +1,18 @@
 //! Commands that outlive the connection they were asked for on.
 //!
 //! Each has a name chosen by the caller, so that asking twice starts it once. Its output goes to a spool file;
-//! readers follow the file from any byte. What a command leaves behind is ended with it.
+//! readers follow the file from any byte. One that lives and dies with its connection has no spool: its output is
+//! handed over as it comes, and it waits when nobody takes it. What a command leaves behind is ended with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, PipeReader, Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, waitid, waitpid};
@@ -19,13 +21,20 @@ use crate::command::{CACHES, Plan, Refusal, Spec, Surroundings};
 use crate::strays::{self, Owner, Process};
 
 /// How long after TERM a process is sent KILL, and how long output is waited for after a command's end.
-const GRACE: Duration = Duration::from_secs(5);
+pub const GRACE: Duration = Duration::from_secs(5);
 
 /// What a command started gets to end by itself after it: the `tee` of a shell's pipeline, as a rule.
 const STRAY_GRACE: Duration = Duration::from_secs(1);
 
 /// How long an ended command is remembered if nobody deletes it.
 const REMEMBER: Duration = Duration::from_secs(600);
+
+/// What a command may print ahead of whoever reads it. Source: Linux grants no more without rights.
+#[cfg(target_os = "linux")]
+const PIPE: usize = 1 << 20;
+
+/// Bytes that are put into a spool at once.
+const COPIED: usize = 256 * 1024;
 
 /// A command that prints more, in bytes, is killed.
 pub const SPOOL_MAX: u64 = 4 << 30;
@@ -47,7 +56,8 @@ type Leaders = Arc<Mutex<BTreeSet<i32>>>;
 
 /// One command, running or ended.
 pub struct Exec {
-    spool: PathBuf,
+    /// `None`: whoever started it takes the output.
+    spool: Option<PathBuf>,
     spool_max: u64,
     /// `BURROW_EXEC=INSTANCE.NAME`
     mark: String,
@@ -60,12 +70,21 @@ pub struct Exec {
 struct State {
     /// Bytes of output in the spool.
     bytes: u64,
-    /// Where output goes; `None` once it has ended.
+    /// Where output goes; `None` once it has ended, and where there is no spool.
     file: Option<File>,
+    /// Without a spool: what this program has to say within the output, and nobody has taken yet.
+    notes: Vec<u8>,
+    /// All output has been read, or nobody reads it any more.
+    drained: bool,
+    /// Since when more output is waited for; `None` while some is there and has not been taken.
+    starved: Option<Instant>,
     end: Option<End>,
     /// The leader of its session and group, until it has been waited for: from then on another may have
     /// its number.
     leader: Option<Pid>,
+    /// What it takes to see it to its end, until somebody does: whoever takes the output, or whoever wants it to
+    /// end.
+    unseen: Option<Unseen>,
     /// It has ended by itself or been killed; what it left behind may be there yet.
     exited: bool,
     /// Somebody wants it to end.
@@ -74,6 +93,18 @@ struct State {
     why: Option<String>,
     /// Output was lost, which is this machine's.
     lost: Option<String>,
+}
+
+/// A command that nobody waits for yet.
+struct Unseen {
+    child: Child,
+    began: Instant,
+}
+
+/// A command that has ended and left nothing behind.
+pub struct Reaped {
+    status: io::Result<ExitStatus>,
+    began: Instant,
 }
 
 /// How far a command is.
@@ -126,14 +157,36 @@ impl Execs {
 
     /// Starts the command unless one of that name is known. `true`: started now.
     pub fn start(&self, id: &str, spec: &Spec) -> Result<bool, Refusal> {
-        reap(&self.leaders.lock().expect("no holder panics"), &strays::table());
-        let mut known = self.known.lock().expect("no holder panics");
-        known.retain(|_, exec| !exec.is_forgotten());
+        let mut known = self.room();
         if known.contains_key(id) {
             return Ok(false);
         }
-        known.insert(id.to_owned(), self.exec(id, spec)?);
+        let (exec, output) = self.exec(id, spec, Some(self.dir.join(id)))?;
+        if let Some(output) = output {
+            let exec = exec.clone();
+            thread::spawn(move || exec.copy(output));
+        }
+        known.insert(id.to_owned(), exec);
         Ok(true)
+    }
+
+    /// Starts a command of a new name, whose output the caller takes; without any if it could not be started.
+    pub fn start_tied(&self, id: &str, spec: &Spec) -> Result<(Arc<Exec>, Option<PipeReader>), Refusal> {
+        let mut known = self.room();
+        let (exec, output) = self.exec(id, spec, None)?;
+        known.insert(id.to_owned(), exec.clone());
+        Ok((exec, output))
+    }
+
+    /// What is known, after what need not be any more has been forgotten.
+    fn room(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Exec>>> {
+        {
+            let leaders = self.leaders.lock().expect("no holder panics");
+            reap(&leaders, &strays::adopted(&leaders));
+        }
+        let mut known = self.known.lock().expect("no holder panics");
+        known.retain(|_, exec| !exec.is_forgotten());
+        known
     }
 
     pub fn get(&self, id: &str) -> Option<Arc<Exec>> {
@@ -173,7 +226,7 @@ impl Execs {
         known.iter().map(one).collect()
     }
 
-    fn exec(&self, id: &str, spec: &Spec) -> Result<Arc<Exec>, Refusal> {
+    fn exec(&self, id: &str, spec: &Spec, spool: Option<PathBuf>) -> Result<Started, Refusal> {
         for folder in [""].into_iter().chain(CACHES.map(|(_, folder)| folder)) {
             let folder = self.workdir.join(folder);
             fs::create_dir_all(&folder)
@@ -193,7 +246,6 @@ impl Execs {
                 mark: mark.clone(),
             },
         )?;
-        let spool = self.dir.join(id);
         let exec = Arc::new(Exec {
             spool,
             spool_max: self.spool_max,
@@ -202,10 +254,13 @@ impl Execs {
             changed: Condvar::new(),
             leaders: self.leaders.clone(),
         });
-        exec.start(&plan, spec)?;
-        Ok(exec)
+        let output = exec.start(&plan, spec)?;
+        Ok((exec, output))
     }
 }
+
+/// A command and its output; without any if it could not be started.
+type Started = (Arc<Exec>, Option<PipeReader>);
 
 fn runs(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
@@ -215,19 +270,24 @@ fn runs(path: &Path) -> bool {
 impl Drop for Exec {
     fn drop(&mut self) {
         // A spool that stays is deleted at the next start.
-        let _ = fs::remove_file(&self.spool);
+        let _ = self.spool.as_ref().map(fs::remove_file);
     }
 }
 
 impl Exec {
-    fn start(self: &Arc<Exec>, plan: &Plan, spec: &Spec) -> Result<(), Refusal> {
+    fn start(self: &Arc<Exec>, plan: &Plan, spec: &Spec) -> Result<Option<PipeReader>, Refusal> {
         let failed = |what: &str, why: io::Error| Refusal(500, format!("cannot {what}: {why}"));
-        let file = File::create(&self.spool).map_err(|why| failed("make the spool", why))?;
-        self.state().file = Some(file);
+        if let Some(spool) = &self.spool {
+            let file = File::create(spool).map_err(|why| failed("make the spool", why))?;
+            self.state().file = Some(file);
+        }
         if spec.debug {
             self.append(plan.banner().as_bytes());
         }
         let (output, input) = io::pipe().map_err(|why| failed("make a pipe", why))?;
+        // A smaller one is as good, and slower.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::pipe::fcntl_setpipe_size(&output, PIPE);
         let error = input.try_clone().map_err(|why| failed("make a pipe", why))?;
         let mut command = Command::new(&plan.program);
         command
@@ -240,6 +300,7 @@ impl Exec {
             .stderr(error);
         in_own_session(&mut command);
         let began = Instant::now();
+        self.state().starved = Some(began);
         let mut leaders = self.leaders.lock().expect("no holder panics");
         let started = spawn(&mut command);
         // The pipe's writing end lives in `command`: it must go, or the output never ends.
@@ -254,7 +315,7 @@ impl Exec {
                     Outcome::State(text)
                 };
                 self.end(outcome, None, Duration::ZERO, Vec::new());
-                return Ok(());
+                return Ok(None);
             }
         };
         leaders.insert(Pid::from_child(&child).as_raw_nonzero().get());
@@ -263,15 +324,17 @@ impl Exec {
         if self.state().lost.is_some() {
             self.signal(Signal::KILL);
         }
-        let exec = self.clone();
-        let copy = thread::spawn(move || exec.copy(output));
-        let exec = self.clone();
-        thread::spawn(move || exec.wait(child, began, &copy));
+        let unseen = Unseen { child, began };
+        if self.spool.is_none() && spec.wall.is_none() && self.exit_notice().is_some() {
+            self.state().unseen = Some(unseen);
+        } else {
+            self.see(unseen);
+        }
         if let Some(wall) = spec.wall {
             let exec = self.clone();
             thread::spawn(move || exec.limit(wall));
         }
-        Ok(())
+        Ok(Some(output))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -287,6 +350,11 @@ impl Exec {
         progress(&self.wait_while(limit, |state| state.bytes <= offset && state.end.is_none()))
     }
 
+    /// Waits for the end, at most `limit`.
+    pub fn wait_end(&self, limit: Duration) -> Progress {
+        progress(&self.wait_while(limit, |state| state.end.is_none()))
+    }
+
     fn wait_while(&self, limit: Duration, waiting: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
         let waited = self
             .changed
@@ -294,14 +362,95 @@ impl Exec {
         waited.expect("no holder panics").0
     }
 
-    /// Opens the spool for a reader of its own.
-    pub fn reader(&self) -> io::Result<File> {
-        File::open(&self.spool)
+    /// Opens the spool at a byte, for a reader of its own.
+    pub fn reader(&self, offset: u64) -> io::Result<File> {
+        let spool = self.spool.as_ref();
+        let kept =
+            spool.ok_or_else(|| io::Error::other("it goes to the connection that started the command"));
+        let mut file = File::open(kept?)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(file)
+    }
+
+    /// For whoever takes the output: what can be read from as soon as the command has ended, which is to be told by
+    /// [`Exec::ended`]; `None` where somebody else sees to that.
+    pub fn exit_notice(&self) -> Option<OwnedFd> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::process::{PidfdFlags, pidfd_open};
+            let leader = self.state().leader?;
+            pidfd_open(leader, PidfdFlags::empty()).ok()
+        }
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
+
+    /// For whoever takes the output: the command has ended. One that left nothing behind is done with at once, and
+    /// its caller is to [`Exec::conclude`] when its output is at its end.
+    pub fn ended(self: &Arc<Exec>) -> Option<Reaped> {
+        let unseen = self.state().unseen.take()?;
+        let pid = Pid::from_child(&unseen.child).as_raw_nonzero().get();
+        self.exited();
+        if !self.strays(pid).is_empty() {
+            self.see(unseen);
+            return None;
+        }
+        let Unseen { child, began } = unseen;
+        let status = self.reap(child);
+        Some(Reaped { status, began })
+    }
+
+    /// For whoever takes the output: there is none, and more is waited for.
+    pub fn starves(&self) {
+        self.state().starved.get_or_insert_with(Instant::now);
+    }
+
+    /// For whoever takes the output: how many of `n` bytes that are there may be passed on.
+    pub fn comes(&self, n: usize) -> usize {
+        let mut state = self.state();
+        state.starved = None;
+        let (kept, too_much) = state.admit(n, self.spool_max);
+        state.bytes += kept as u64;
+        drop(state);
+        if too_much {
+            self.signal(Signal::KILL);
+        }
+        kept
+    }
+
+    /// Whether output has been waited for in vain for so long.
+    pub fn starved(&self, limit: Duration) -> bool {
+        self.state().starved.is_some_and(|since| since.elapsed() >= limit)
+    }
+
+    /// For whoever takes the output: it is at its end, or not wanted any more.
+    pub fn drained(&self) {
+        self.state().drained = true;
+        self.changed.notify_all();
+    }
+
+    /// Reads what nobody wants, to its end.
+    pub fn discard(&self, mut output: PipeReader) {
+        // What cannot be read is at its end.
+        let _ = io::copy(&mut output, &mut io::sink());
+        self.drained();
+    }
+
+    /// For whoever takes the output: what this program says within it.
+    pub fn notes(&self) -> Vec<u8> {
+        std::mem::take(&mut self.state().notes)
     }
 
     /// TERM, then KILL, to the command and all it started in its group; returns when it has ended.
-    pub fn kill(&self) {
-        self.state().killed = true;
+    pub fn kill(self: &Arc<Exec>) {
+        let unseen = {
+            let mut state = self.state();
+            state.killed = true;
+            state.unseen.take()
+        };
+        if let Some(unseen) = unseen {
+            self.see(unseen);
+        }
         for signal in [Signal::TERM, Signal::KILL] {
             self.signal(signal);
             if self.wait_while(GRACE, |state| state.end.is_none()).end.is_some() {
@@ -334,23 +483,32 @@ impl Exec {
         }
     }
 
-    fn copy(&self, mut output: io::PipeReader) {
-        let mut piece = vec![0; 64 * 1024];
+    fn copy(&self, mut output: PipeReader) {
+        let mut piece = vec![0; COPIED];
         loop {
             match output.read(&mut piece) {
-                Ok(0) => return,
+                Ok(0) => break,
                 Ok(n) => self.append(&piece[..n]),
                 Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                Err(why) => return self.lose(format!("its output cannot be read: {why}")),
+                Err(why) => {
+                    self.lose(format!("its output cannot be read: {why}"));
+                    break;
+                }
             }
         }
+        self.drained();
     }
 
     /// Puts output into the spool. A command whose output cannot be kept has no result, and is killed.
     fn append(&self, bytes: &[u8]) {
         let mut state = self.state();
-        let room = usize::try_from(self.spool_max.saturating_sub(state.bytes)).unwrap_or(usize::MAX);
-        let kept = &bytes[..bytes.len().min(room)];
+        if self.spool.is_none() {
+            state.bytes += bytes.len() as u64;
+            state.notes.extend_from_slice(bytes);
+            return;
+        }
+        let (kept, too_much) = state.admit(bytes.len(), self.spool_max);
+        let kept = &bytes[..kept];
         let Some(file) = state.file.as_mut() else { return };
         if let Err(why) = file.write_all(kept) {
             state.file = None;
@@ -361,10 +519,6 @@ impl Exec {
             ));
         }
         state.bytes += kept.len() as u64;
-        let too_much = kept.len() < bytes.len() && state.why.is_none();
-        if too_much {
-            state.why = Some(format!("it printed more than {} bytes", self.spool_max));
-        }
         drop(state);
         self.changed.notify_all();
         if too_much {
@@ -378,33 +532,47 @@ impl Exec {
         self.signal(Signal::KILL);
     }
 
+    /// Sees the command to its end in a thread of its own.
+    fn see(self: &Arc<Exec>, unseen: Unseen) {
+        let exec = self.clone();
+        thread::spawn(move || exec.wait(unseen));
+    }
+
     /// Sees the command to its end, ends what it left behind, and only then waits for it: until then
     /// nobody else can have its number.
-    fn wait(&self, mut child: Child, began: Instant, copy: &JoinHandle<()>) {
+    fn wait(&self, Unseen { child, began }: Unseen) {
         let pid = Pid::from_child(&child);
         while let Err(rustix::io::Errno::INTR) =
             waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
         {}
+        self.exited();
+        let strays = self.end_strays(pid.as_raw_nonzero().get());
+        let status = self.reap(child);
+        let all = self.all_is_read();
+        self.conclude(Reaped { status, began }, &strays, all);
+    }
+
+    fn exited(&self) {
         self.state().exited = true;
         self.changed.notify_all();
-        let strays = self.end_strays(pid.as_raw_nonzero().get());
-        let status = {
-            let mut leaders = self.leaders.lock().expect("no holder panics");
-            self.state().leader = None;
-            let status = child.wait();
-            leaders.remove(&pid.as_raw_nonzero().get());
-            status
-        };
-        let deadline = Instant::now() + GRACE;
-        while !copy.is_finished() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(1));
-        }
+    }
+
+    fn reap(&self, mut child: Child) -> io::Result<ExitStatus> {
+        let mut leaders = self.leaders.lock().expect("no holder panics");
+        self.state().leader = None;
+        let status = child.wait();
+        leaders.remove(&Pid::from_child(&child).as_raw_nonzero().get());
+        status
+    }
+
+    /// Says how it ended. `all`: its output is at its end.
+    pub fn conclude(&self, Reaped { status, began }: Reaped, strays: &[Process], all: bool) {
         let wall = began.elapsed();
         let names: Vec<String> = strays
             .iter()
             .map(|stray| format!("{} ({})", stray.name, stray.pid))
             .collect();
-        if !copy.is_finished() {
+        if !all {
             self.append(
                 b"\nburrow: a process that cannot be found holds the output open; it is not waited for\n",
             );
@@ -432,24 +600,46 @@ impl Exec {
         self.end(outcome, status.ok(), wall, names);
     }
 
+    /// Waits for the end of the output of a command that has ended; in vain where a process that was not found
+    /// holds it open. Whoever takes it may take long; more of it is waited for only so long.
+    fn all_is_read(&self) -> bool {
+        let ended = Instant::now();
+        let mut state = self.state();
+        while !state.drained {
+            let starved = if state.killed { Some(ended) } else { state.starved };
+            let waited = starved.map_or(Duration::ZERO, |since| since.max(ended).elapsed());
+            let Some(left) = GRACE.checked_sub(waited) else {
+                return false;
+            };
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .expect("no holder panics")
+                .0;
+        }
+        true
+    }
+
+    /// The processes that the command has left behind and that still run.
+    fn strays(&self, leader: i32) -> Vec<Process> {
+        let leaders = self.leaders.lock().expect("no holder panics");
+        let table = strays::adopted(&leaders);
+        reap(&leaders, &table);
+        let owner = Owner {
+            leader,
+            mark: &self.mark,
+            adopter: std::process::id() as i32,
+            leaders: &leaders,
+        };
+        strays::of(&owner, &table, |pid| strays::is_marked(pid, owner.mark))
+    }
+
     /// Ends the processes that the command left behind; returns those it had to kill.
     fn end_strays(&self, leader: i32) -> Vec<Process> {
-        let find = || {
-            let leaders = self.leaders.lock().expect("no holder panics");
-            let table = strays::table();
-            reap(&leaders, &table);
-            let owner = Owner {
-                leader,
-                mark: &self.mark,
-                adopter: std::process::id() as i32,
-                leaders: &leaders,
-            };
-            strays::of(&owner, &table, |pid| strays::is_marked(pid, owner.mark))
-        };
         let gone_within = |limit: Duration| {
             let deadline = Instant::now() + limit;
             loop {
-                let left = find();
+                let left = self.strays(leader);
                 if left.is_empty() || Instant::now() >= deadline {
                     return left;
                 }
@@ -484,6 +674,19 @@ impl Exec {
         });
         drop(state);
         self.changed.notify_all();
+    }
+}
+
+impl State {
+    /// How many of `n` further bytes of output are within `max`, and whether this is the first time that not all
+    /// are.
+    fn admit(&mut self, n: usize, max: u64) -> (usize, bool) {
+        let room = usize::try_from(max.saturating_sub(self.bytes)).unwrap_or(usize::MAX);
+        let too_much = n > room && self.why.is_none();
+        if too_much {
+            self.why = Some(format!("it printed more than {max} bytes"));
+        }
+        (n.min(room), too_much)
     }
 }
 

@@ -1,7 +1,9 @@
 //! One connection after another: reads a request, answers it, keeps the connection if both want.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, PipeReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +17,7 @@ use subtle::ConstantTimeEq;
 
 use crate::beneath::{Root, relative};
 use crate::command::{Refusal, Spec};
-use crate::exec::{Exec, Execs, Outcome};
+use crate::exec::{End, Exec, Execs, GRACE, Outcome, Reaped};
 use crate::fetch::Fetcher;
 use crate::files::{self, FileError, bad, failed};
 use crate::form;
@@ -36,6 +38,9 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Longest answer of `/debug/x`.
 const DEBUG_MAX: usize = 1 << 20;
+
+/// Bytes of kept output that are sent as one chunk.
+const FOLLOWED: u64 = 1 << 20;
 
 /// What this buildlet says it speaks. Source: spec buildlet 1.12.
 pub const PROTOCOL: u32 = 27;
@@ -501,7 +506,13 @@ impl Request<'_> {
                         Ok(Some(Answer::ok("")))
                     }
                     (_, Some(_), Err(_)) => Err(Answer::error(400, "bad offset; wanted a number of bytes")),
-                    (_, Some(exec), Ok(offset)) => return self.follow(&exec, offset).map(|()| None),
+                    (_, Some(exec), Ok(offset)) => match exec.reader(offset) {
+                        Ok(spool) => return self.follow(&exec, spool, offset).map(|()| None),
+                        Err(why) => Err(Answer::error(
+                            500,
+                            format!("cannot read the output of `{id}`: {why}"),
+                        )),
+                    },
                 }
             }
         };
@@ -644,65 +655,147 @@ impl Request<'_> {
         // No caller can give a command a name with a colon.
         let id = format!("connection:{}", server.names.fetch_add(1, Ordering::SeqCst));
         let started = match self.form()? {
-            Ok(form) => server.setup.execs.start(&id, &spec(&form)),
+            Ok(form) => server.setup.execs.start_tied(&id, &spec(&form)),
             Err(answer) => return Ok(Some(answer)),
         };
-        if let Err(refusal) = started {
-            return Ok(Some(refusal.into()));
-        }
-        let Some(exec) = server.setup.execs.get(&id) else {
-            return Ok(Some(Answer::error(500, "the command is gone")));
+        let (exec, mut output) = match started {
+            Ok(started) => started,
+            Err(refusal) => return Ok(Some(refusal.into())),
         };
-        let done = self.follow(&exec, 0);
+        let done = self.hand_over(&exec, &mut output);
+        if let (Err(_), Some(output)) = (&done, output) {
+            // It is told to end, which it may have something to say to; without a reader it would die of that.
+            let exec = exec.clone();
+            thread::spawn(move || exec.discard(output));
+        }
         exec.kill();
         server.setup.execs.delete(&id);
         done.map(|()| None)
     }
 
-    /// Sends output from `offset` on until the command has ended, then how it ended as trailers. One that
-    /// this machine failed has no `Process-State`, which a Go client takes for a machine that failed.
-    fn follow(&mut self, exec: &Exec, offset: u64) -> io::Result<()> {
+    /// Passes output on as it comes, then how the command ended.
+    fn hand_over(&mut self, exec: &Arc<Exec>, output: &mut Option<PipeReader>) -> io::Result<()> {
         let connection = &mut *self.body.connection;
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n\
-             Trailer: Process-State, Burrow-Exec, Burrow-Error\r\nBurrow-Offset: {offset}\r\n\
-             Transfer-Encoding: chunked\r\n\r\n"
-        );
-        connection.send(head.as_bytes())?;
-        let mut file = exec.reader()?;
-        io::Seek::seek(&mut file, io::SeekFrom::Start(offset))?;
-        let (mut at, mut piece) = (offset, vec![0; 256 * 1024]);
+        connection.send(exec_head(0).as_bytes())?;
+        let say = |connection: &mut Buffered| match exec.notes() {
+            notes if notes.is_empty() => Ok(()),
+            notes => connection.send(&http1::chunk(&notes)),
+        };
+        say(connection)?;
+        let mut reaped = None;
+        let passed = pass_on(connection, exec, output, &mut reaped);
+        if passed.is_ok() {
+            exec.drained();
+        }
+        if let Some(reaped) = reaped {
+            exec.conclude(reaped, &[], output.is_none());
+        }
+        passed?;
+        let progress = loop {
+            let progress = exec.wait_end(Duration::from_secs(1));
+            if progress.end.is_some() {
+                break progress;
+            }
+            if connection.is_gone() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+        };
+        say(connection)?;
+        match progress.end {
+            Some(end) => connection.send(&exec_end(&end, progress.bytes)),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends output from `offset` on until the command has ended, then how it ended.
+    fn follow(&mut self, exec: &Exec, mut spool: File, offset: u64) -> io::Result<()> {
+        let connection = &mut *self.body.connection;
+        connection.send(exec_head(offset).as_bytes())?;
+        let mut at = offset;
         loop {
             let progress = exec.wait_past(at, Duration::from_secs(1));
             while at < progress.bytes {
-                let want = piece.len().min((progress.bytes - at) as usize);
-                let n = file.read(&mut piece[..want])?;
-                if n == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                connection.send(&http1::chunk(&piece[..n]))?;
-                at += n as u64;
+                let n = FOLLOWED.min(progress.bytes - at);
+                connection.send_file(&mut spool, n as usize)?;
+                at += n;
             }
             if let Some(end) = progress.end {
-                let detail = json!({
-                    "exit": end.exit,
-                    "signal": end.signal,
-                    "wall_ms": end.wall.as_millis() as u64,
-                    "bytes": progress.bytes,
-                    "strays": end.strays,
-                })
-                .to_string();
-                let (name, text) = match &end.outcome {
-                    Outcome::State(text) => ("Process-State", text),
-                    Outcome::Lost(why) => ("Burrow-Error", why),
-                };
-                return connection.send(&http1::last_chunk(&[(name, text), ("Burrow-Exec", &detail)]));
+                return connection.send(&exec_end(&end, progress.bytes));
             }
             if connection.is_gone() {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
         }
     }
+}
+
+/// Passes output on until it is at its end, and is `None` then, or until more of it is waited for in vain. The caller
+/// concludes what was reaped.
+fn pass_on(
+    connection: &mut Buffered,
+    exec: &Arc<Exec>,
+    output: &mut Option<PipeReader>,
+    reaped: &mut Option<Reaped>,
+) -> io::Result<()> {
+    let mut exit = output.as_ref().and_then(|_| exec.exit_notice());
+    while output.is_some() || exit.is_some() {
+        let sources = [
+            output.as_ref().map(PipeReader::as_fd),
+            exit.as_ref().map(OwnedFd::as_fd),
+        ];
+        let [comes, ended] = connection.await_any(sources, Duration::ZERO)?;
+        if !comes && !ended {
+            exec.starves();
+            // A process that cannot be found may hold the output open.
+            let in_vain = reaped.is_some() && exec.starved(GRACE);
+            if in_vain || exec.progress().end.is_some() {
+                break;
+            }
+            connection.await_any(sources, Duration::from_secs(1))?;
+            continue;
+        }
+        if ended {
+            (exit, *reaped) = (None, exec.ended());
+        }
+        if comes && let Some(pipe) = output.as_mut() {
+            let n = usize::try_from(rustix::io::ioctl_fionread(&*pipe)?).unwrap_or(usize::MAX);
+            let kept = exec.comes(n);
+            if kept > 0 {
+                connection.send_output(pipe, kept)?;
+            }
+            io::copy(&mut pipe.take((n - kept) as u64), &mut io::sink())?;
+            if n == 0 {
+                *output = None;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn exec_head(offset: u64) -> String {
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n\
+         Trailer: Process-State, Burrow-Exec, Burrow-Error\r\nBurrow-Offset: {offset}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n"
+    )
+}
+
+/// How a command ended, as trailers. One that this machine failed has no `Process-State`, which a Go client takes
+/// for a machine that failed.
+fn exec_end(end: &End, bytes: u64) -> Vec<u8> {
+    let detail = json!({
+        "exit": end.exit,
+        "signal": end.signal,
+        "wall_ms": end.wall.as_millis() as u64,
+        "bytes": bytes,
+        "strays": end.strays,
+    })
+    .to_string();
+    let (name, text) = match &end.outcome {
+        Outcome::State(text) => ("Process-State", text),
+        Outcome::Lost(why) => ("Burrow-Error", why),
+    };
+    http1::last_chunk(&[(name, text), ("Burrow-Exec", &detail)])
 }
 
 /// An answer that is still to be sent, or an error to be sent instead.

@@ -32,8 +32,70 @@ pub struct Owner<'a> {
     pub leaders: &'a BTreeSet<i32>,
 }
 
+/// What this program may have adopted: its children that lead no command, and all below them. With them, enough
+/// of the table to tell whose they are.
+///
+/// A living process below this program has an ancestor that is a living child of it, at any moment; so where the
+/// list of children holds nothing but leaders, nothing was left behind. `leaders` must stay as they are
+/// meanwhile, as must be who waits for children: only adoption may change the list, and it is looked at again
+/// at the end.
+pub fn adopted(leaders: &BTreeSet<i32>) -> Vec<Process> {
+    let own = std::process::id() as i32;
+    let Some(mut known) = children(own, own) else {
+        return table();
+    };
+    // Whoever keeps starting processes as fast as this looks is found by the next look.
+    for _ in 0..8 {
+        let mut found = Vec::new();
+        for &child in known.iter().filter(|child| !leaders.contains(child)) {
+            below(child, &mut found);
+        }
+        match children(own, own) {
+            Some(now) if now != known => known = now,
+            _ => return found,
+        }
+    }
+    table()
+}
+
+/// A process and all below it.
+fn below(top: i32, found: &mut Vec<Process>) {
+    let mut left = vec![top];
+    while let Some(pid) = left.pop() {
+        if found.len() > FOUND_MAX {
+            return;
+        }
+        // One that is gone has left its children to this program, or to one that was looked at already.
+        let Some(process) = process(pid) else { continue };
+        let dead = process.dead;
+        found.push(process);
+        if !dead {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+                .into_iter()
+                .flatten()
+                .flatten();
+            let tasks = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok());
+            left.extend(tasks.filter_map(|task: i32| children(pid, task)).flatten());
+        }
+    }
+}
+
+/// Children that one thread of a process started; those that were adopted belong to its first. `None` where the
+/// system keeps no such list.
+///
+/// Source: proc_pid_task(5); Linux `kernel/exit.c`, `find_new_reaper`.
+fn children(pid: i32, task: i32) -> Option<Vec<i32>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{task}/children")).ok()?;
+    text.split_ascii_whitespace()
+        .map(|pid| pid.parse().ok())
+        .collect()
+}
+
+/// More are not looked for at once: those found are ended first.
+const FOUND_MAX: usize = 100_000;
+
 /// All processes. Empty where there is no `/proc`.
-pub fn table() -> Vec<Process> {
+fn table() -> Vec<Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(process).collect()

@@ -1,7 +1,9 @@
 //! A byte stream that has been accepted or dialled, and what has been read off it ahead of its use.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, PipeReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use http1::{BodyDecoder, Decoded};
@@ -129,6 +131,83 @@ impl Buffered {
         self.stream.flush()
     }
 
+    /// Waits until one of `sources` can be read from, at most `limit`; says of each whether it can. That the peer has
+    /// gone is an error.
+    pub fn await_any<const N: usize>(
+        &mut self,
+        sources: [Option<BorrowedFd<'_>>; N],
+        limit: Duration,
+    ) -> io::Result<[bool; N]> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let there = sources.iter().flatten();
+        let mut fds: Vec<PollFd<'_>> = there
+            .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+            .collect();
+        // What the peer sends ahead stays with the kernel, and would be there at once each time.
+        let heard = if self.have.len() < AHEAD_MAX {
+            self.stream.tcp()
+        } else {
+            None
+        };
+        fds.extend(heard.map(|tcp| PollFd::new(tcp, PollFlags::IN)));
+        let limit = Timespec {
+            tv_sec: limit.as_secs() as _,
+            tv_nsec: limit.subsec_nanos() as _,
+        };
+        match poll(&mut fds, Some(&limit)) {
+            Err(rustix::io::Errno::INTR) => return Ok([false; N]),
+            polled => polled?,
+        };
+        let mut polled = fds.iter().map(|fd| !fd.revents().is_empty());
+        let readable = sources.map(|source| source.is_some() && polled.next() == Some(true));
+        let peer = polled.next();
+        drop(polled);
+        if peer != Some(false) && self.is_gone() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(readable)
+    }
+
+    /// Sends `n` bytes that are there in `output` as one chunk; where the system can, without looking at them.
+    pub fn send_output(&mut self, output: &mut PipeReader, n: usize) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if let Stream::Plain(tcp) = &self.stream {
+            use rustix::pipe::{SpliceFlags, splice};
+            return framed(tcp, n, |left| {
+                Ok(splice(
+                    &*output,
+                    None,
+                    tcp,
+                    None,
+                    left,
+                    SpliceFlags::MORE | SpliceFlags::MOVE,
+                )?)
+            });
+        }
+        self.send_read(output, n)
+    }
+
+    /// As [`Buffered::send_output`], from where a file stands.
+    pub fn send_file(&mut self, file: &mut File, n: usize) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if let Stream::Plain(tcp) = &self.stream {
+            return framed(tcp, n, |left| Ok(rustix::fs::sendfile(tcp, &*file, None, left)?));
+        }
+        self.send_read(file, n)
+    }
+
+    fn send_read(&mut self, from: &mut impl Read, n: usize) -> io::Result<()> {
+        let mut piece = vec![0; n.min(64 * 1024)];
+        let mut left = n;
+        while left > 0 {
+            let part = left.min(piece.len());
+            from.read_exact(&mut piece[..part])?;
+            self.send(&http1::chunk(&piece[..part]))?;
+            left -= part;
+        }
+        Ok(())
+    }
+
     /// Whether the peer has gone, without waiting; what it sent meanwhile is the next request.
     pub fn is_gone(&mut self) -> bool {
         if self.have.len() >= AHEAD_MAX {
@@ -157,6 +236,34 @@ impl Buffered {
             expected,
         }
     }
+}
+
+/// Sends a chunk of `n` bytes, which `pass` passes on without more ado; it is told how many are left.
+#[cfg(target_os = "linux")]
+fn framed(tcp: &TcpStream, n: usize, mut pass: impl FnMut(usize) -> io::Result<usize>) -> io::Result<()> {
+    use rustix::net::{SendFlags, send};
+    let again = |why: &io::Error| why.kind() == io::ErrorKind::Interrupted;
+    let frame = |bytes: &[u8], flags| {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match send(tcp, &bytes[sent..], flags | SendFlags::NOSIGNAL) {
+                Err(rustix::io::Errno::INTR) => {}
+                n => sent += n?,
+            }
+        }
+        io::Result::Ok(())
+    };
+    frame(format!("{n:x}\r\n").as_bytes(), SendFlags::MORE)?;
+    let mut left = n;
+    while left > 0 {
+        match pass(left) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => left -= n,
+            Err(why) if again(&why) => {}
+            Err(why) => return Err(why),
+        }
+    }
+    frame(b"\r\n", SendFlags::empty())
 }
 
 /// A body that is read as it comes.

@@ -4,6 +4,7 @@ mod bench;
 mod corpus_bench;
 mod follow_bench;
 mod idle_bench;
+mod agent_bench;
 mod schedule_bench;
 mod simulate;
 
@@ -15,6 +16,7 @@ usage: xtask COMMAND
   simulate [--seeds N] [--from S]   simulate farms of the seeds S to S+N-1; at the first that breaks an
                                     invariant, print the shortest script found for it, and exit 1
   follow-bench                      50 followers of a log that grows by 1,000 mutations a second
+  agent-bench                       time the agent and Go's side by side; first `cargo build --release -p buildlet`
   schedule-bench                    time the scheduler alone, up to 1,000,000 builds and 10,000 machines
   bench [ROW...] [--buildbot VENV] [--size N]
                                     start real farms, measure them and print a table; all rows, or B1, B2, ...
@@ -69,6 +71,13 @@ fn run() -> Result<std::process::ExitCode, lexopt::Error> {
         "simulate" => Ok(simulate::run(from, seeds)),
         "idle-bench" => Ok(idle_bench::run(&idle)),
         "follow-bench" => Ok(serve.map_or_else(follow_bench::run, |dir| follow_bench::serve(&dir))),
+        "agent-bench" => Ok(match agent_bench::run() {
+            Ok(()) => 0.into(),
+            Err(why) => {
+                eprintln!("xtask: {why}");
+                1.into()
+            }
+        }),
         "schedule-bench" => Ok(schedule_bench::run()),
         "bench" => Ok(bench::run(&bench)),
         "corpus-bench" => {
