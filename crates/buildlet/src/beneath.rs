@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{self as at, AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::ordered::ordered;
+
 /// Folders within folders that are walked; each is held open meanwhile.
 pub const DEPTH_MAX: usize = 200;
 
@@ -161,15 +163,33 @@ pub fn open_folder(folder: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
 
 /// The names in a folder, sorted by their bytes.
 pub fn names(folder: impl AsFd) -> io::Result<Vec<OsString>> {
-    let mut names = Vec::new();
-    for entry in at::Dir::read_from(folder)? {
-        let name = entry?.file_name().to_bytes().to_owned();
-        if name != b"." && name != b".." {
-            names.push(OsStr::from_bytes(&name).to_owned());
-        }
-    }
+    let mut names: Vec<_> = entries(folder)?.into_iter().map(|entry| entry.name).collect();
     names.sort();
     Ok(names)
+}
+
+/// What a folder says of something in it.
+struct Entry {
+    name: OsString,
+    /// Unknown where the file system does not keep it there.
+    kind: FileType,
+    inode: u64,
+}
+
+fn entries(folder: impl AsFd) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for entry in at::Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            entries.push(Entry {
+                name: OsStr::from_bytes(name).to_owned(),
+                kind: entry.file_type(),
+                inode: entry.ino(),
+            });
+        }
+    }
+    Ok(entries)
 }
 
 /// Removes all in a folder. Read-only folders get their owner's right to write first, as module caches need.
@@ -180,11 +200,42 @@ pub fn clear(folder: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes what can be of all that lies two folders down, in threads: it makes the removal that follows shorter, and
+/// that is what tells of errors.
+fn thin_out(folder: &OwnedFd, name: &OsStr) {
+    let Ok(inner) = open_folder(folder, name) else {
+        return;
+    };
+    let Ok(inside) = entries(&inner) else { return };
+    let folders: Vec<_> = inside
+        .into_iter()
+        .filter(|entry| entry.kind == FileType::Directory)
+        .collect();
+    if folders.len() < 2 {
+        return;
+    }
+    let thin = |name: OsString| drop(remove_tree(&inner, &name));
+    ordered(folders.len(), thin, |ordered| {
+        for entry in folders {
+            ordered.push(entry.name);
+        }
+    });
+}
+
 /// Removes whatever is there under a name; nothing is fine.
 pub fn remove(folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    thin_out(folder, name);
+    remove_tree(folder, name)
+}
+
+fn remove_tree(folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
     let mut deep = vec![name.to_owned()];
     while let Some(name) = deep.pop() {
-        remove_at(folder, folder, &name, 0, &mut deep)?;
+        let kind = match stat(folder, &name) {
+            Err(why) if why.kind() == io::ErrorKind::NotFound => continue,
+            stat => FileType::from_raw_mode(stat?.st_mode),
+        };
+        remove_at(folder, folder, &name, kind, 0, &mut deep)?;
     }
     Ok(())
 }
@@ -194,13 +245,10 @@ fn remove_at(
     top: &OwnedFd,
     folder: &OwnedFd,
     name: &OsStr,
+    kind: FileType,
     depth: usize,
     deep: &mut Vec<OsString>,
 ) -> io::Result<()> {
-    let kind = match stat(folder, name) {
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
-        stat => FileType::from_raw_mode(stat?.st_mode),
-    };
     if kind != FileType::Directory {
         return writable(folder, || at::unlinkat(folder, name, AtFlags::empty()));
     }
@@ -215,10 +263,21 @@ fn remove_at(
             at::chmodat(folder, name, Mode::RWXU, AtFlags::empty())?;
             open_folder(folder, name)?
         }
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened?,
     };
-    for name in names(&inner)? {
-        remove_at(top, &inner, &name, depth + 1, deep)?;
+    let mut inside = entries(&inner)?;
+    // As they lie on the disk.
+    inside.sort_unstable_by_key(|entry| entry.inode);
+    for Entry { name, kind, .. } in inside {
+        let kind = match kind {
+            FileType::Unknown => match stat(&inner, &name) {
+                Err(why) if why.kind() == io::ErrorKind::NotFound => continue,
+                stat => FileType::from_raw_mode(stat?.st_mode),
+            },
+            known => known,
+        };
+        remove_at(top, &inner, &name, kind, depth + 1, deep)?;
     }
     writable(folder, || at::unlinkat(folder, name, AtFlags::REMOVEDIR))
 }

@@ -1,12 +1,13 @@
 //! What callers may write and remove below the working directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use flate2::read::MultiGzDecoder;
@@ -15,6 +16,7 @@ use tar::{Entry, EntryType};
 
 use crate::beneath::{Root, cleaned, clear, leads_out, open_file, relative, remove, stat, temporary_name};
 use crate::gomode;
+use crate::ordered::{Ordered, ordered};
 
 /// An archive unpacks to no more than this, in bytes and in entries.
 const ARCHIVE_MAX: u64 = 256 << 30;
@@ -56,39 +58,67 @@ impl From<io::Error> for CopyError {
     }
 }
 
+/// Files up to this size are written by threads while the archive is read on.
+const SMALL: u64 = 64 * 1024;
+
+/// So many of them at once.
+const SMALL_AHEAD: usize = 32;
+
+/// Names of files that may be under way, at most.
+const WRITING_MAX: usize = 4096;
+
 /// Unpacks a tar.gz, of one gzip member or many, into `dir` below the working directory.
 ///
 /// What was unpacked before an error stays. Nothing is dropped silently: what cannot be made is refused.
 pub fn unpack(root: &Root, dir: &Path, archive: impl Read) -> Result<(), FileError> {
     root.make_folder(dir).map_err(|why| failed("make", dir, why))?;
-    let mut unpacking = Unpacking {
-        root,
-        dir,
-        began: SystemTime::now(),
-        left: ARCHIVE_MAX,
-        rights: BTreeMap::new(),
-    };
-    let mut tar = tar::Archive::new(MultiGzDecoder::new(archive));
-    let entries = tar
-        .entries()
-        .map_err(|why| bad(format!("requires a tar.gz: {why}")))?;
-    for (n, entry) in entries.enumerate() {
-        let entry = entry.map_err(|why| match n {
-            0 => bad(format!("requires a tar.gz: {why}")),
-            n => bad(format!("tar error at entry {n}: {why}")),
-        })?;
-        if n >= ENTRIES_MAX {
-            return Err(bad(format!("the archive has more than {ENTRIES_MAX} entries")));
-        }
-        unpacking.take(entry)?;
-    }
-    // To the end of the gzip stream, where its checksum is.
-    let rest = io::copy(&mut tar.into_inner().take(ARCHIVE_MAX), &mut io::sink());
-    rest.map_err(|why| bad(format!("requires a tar.gz: {why}")))?;
-    unpacking.finish()
+    ordered(SMALL_AHEAD, Small::write, |small| {
+        let mut unpacking = Unpacking {
+            root,
+            dir,
+            began: SystemTime::now(),
+            left: ARCHIVE_MAX,
+            rights: BTreeMap::new(),
+            small,
+            writing: BTreeSet::new(),
+            folder: None,
+        };
+        let unpacked = unpacking.take_all(archive);
+        // What stands earlier in the archive is what went wrong first.
+        unpacking.settle()?;
+        unpacked?;
+        unpacking.finish()
+    })
 }
 
-struct Unpacking<'a> {
+/// A file whose content has been read.
+struct Small {
+    folder: Arc<OwnedFd>,
+    path: PathBuf,
+    mode: u32,
+    modified: Option<SystemTime>,
+    content: Vec<u8>,
+}
+
+impl Small {
+    fn write(self) -> Result<(), FileError> {
+        let name = self.path.file_name().unwrap_or_default();
+        let size = Some(self.content.len() as u64);
+        match write(
+            &self.folder,
+            name,
+            self.mode,
+            &mut self.content.as_slice(),
+            size,
+            self.modified,
+        ) {
+            Ok(()) => Ok(()),
+            Err(CopyError::Sender(why) | CopyError::File(why)) => Err(failed("write", &self.path, why)),
+        }
+    }
+}
+
+struct Unpacking<'a, 'w> {
     root: &'a Root,
     /// Below the root.
     dir: &'a Path,
@@ -97,9 +127,46 @@ struct Unpacking<'a> {
     left: u64,
     /// The owner's rights of folders that lack some, given last: what is in them comes after them.
     rights: BTreeMap<PathBuf, u32>,
+    small: &'a mut Ordered<'w, Small, Result<(), FileError>>,
+    /// Files that may be under way.
+    writing: BTreeSet<PathBuf>,
+    /// The folder of the last file, held open.
+    folder: Option<(PathBuf, Arc<OwnedFd>)>,
 }
 
-impl Unpacking<'_> {
+impl Unpacking<'_, '_> {
+    fn take_all(&mut self, archive: impl Read) -> Result<(), FileError> {
+        let mut tar = tar::Archive::new(MultiGzDecoder::new(archive));
+        let entries = tar
+            .entries()
+            .map_err(|why| bad(format!("requires a tar.gz: {why}")))?;
+        for (n, entry) in entries.enumerate() {
+            let entry = entry.map_err(|why| match n {
+                0 => bad(format!("requires a tar.gz: {why}")),
+                n => bad(format!("tar error at entry {n}: {why}")),
+            })?;
+            if n >= ENTRIES_MAX {
+                return Err(bad(format!("the archive has more than {ENTRIES_MAX} entries")));
+            }
+            self.take(entry)?;
+        }
+        // To the end of the gzip stream, where its checksum is.
+        let rest = io::copy(&mut tar.into_inner().take(ARCHIVE_MAX), &mut io::sink());
+        rest.map_err(|why| bad(format!("requires a tar.gz: {why}")))?;
+        Ok(())
+    }
+
+    /// Waits for the files under way, and forgets what may be something else from here on.
+    fn settle(&mut self) -> Result<(), FileError> {
+        self.writing.clear();
+        self.folder = None;
+        let mut settled = Ok(());
+        while let Some(written) = self.small.next() {
+            settled = settled.and(written);
+        }
+        settled
+    }
+
     fn take(&mut self, mut entry: Entry<'_, impl Read>) -> Result<(), FileError> {
         let kind = entry.header().entry_type();
         if kind == EntryType::XGlobalHeader {
@@ -112,6 +179,10 @@ impl Unpacking<'_> {
         }
         let path = self.dir.join(relative(&name).map_err(|why| invalid(&why))?);
         let mode = entry.header().mode().unwrap_or(0o644);
+        let room = self.writing.len() < WRITING_MAX;
+        if kind != EntryType::Regular || !room || self.writing.contains(&path) {
+            self.settle()?;
+        }
         match kind {
             EntryType::Directory => {
                 self.root
@@ -133,11 +204,12 @@ impl Unpacking<'_> {
                 )));
             }
         }
-        let made = self
-            .root
-            .make_parent(&path)
+        let (Some(parent), Some(last)) = (path.parent(), path.file_name()) else {
+            return Err(invalid("it is the folder itself"));
+        };
+        let folder = self
+            .folder_of(parent)
             .map_err(|why| failed("make the folder of", &path, why))?;
-        let (folder, last) = made.ok_or_else(|| invalid("it is the folder itself"))?;
         let link = entry.link_name().ok().flatten().unwrap_or_default().into_owned();
         match kind {
             EntryType::Symlink => {
@@ -176,6 +248,27 @@ impl Unpacking<'_> {
                 let modified = Duration::from_secs(entry.header().mtime().unwrap_or(0));
                 let modified = SystemTime::UNIX_EPOCH.checked_add(modified).unwrap_or(self.began);
                 let modified = Some(modified.min(self.began));
+                if size <= SMALL && kind == EntryType::Regular {
+                    let mut content = Vec::with_capacity(size as usize);
+                    let read = entry.read_to_end(&mut content);
+                    let whole = read.and_then(|n| match n as u64 == size {
+                        true => Ok(()),
+                        false => Err(io::ErrorKind::UnexpectedEof.into()),
+                    });
+                    whole.map_err(|why| bad(format!("tar error in `{name}`: {why}")))?;
+                    self.writing.insert(path.clone());
+                    let mode = mode & 0o777;
+                    return self
+                        .small
+                        .push(Small {
+                            folder,
+                            path,
+                            mode,
+                            modified,
+                            content,
+                        })
+                        .unwrap_or(Ok(()));
+                }
                 match write(&folder, last, mode & 0o777, &mut entry, Some(size), modified) {
                     Ok(()) => Ok(()),
                     Err(CopyError::Sender(why)) => Err(bad(format!("tar error in `{name}`: {why}"))),
@@ -183,6 +276,18 @@ impl Unpacking<'_> {
                 }
             }
         }
+    }
+
+    /// The folder that files of an archive go into; mostly it is that of the last one.
+    fn folder_of(&mut self, path: &Path) -> io::Result<Arc<OwnedFd>> {
+        if let Some((last, folder)) = &self.folder
+            && last == path
+        {
+            return Ok(folder.clone());
+        }
+        let folder = Arc::new(self.root.make_folder(path)?);
+        self.folder = Some((path.to_owned(), folder.clone()));
+        Ok(folder)
     }
 
     /// A second name for a file of the archive; where the file system has none, a copy.

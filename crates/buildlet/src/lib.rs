@@ -19,6 +19,7 @@ mod gomode; // modes as Go writes them
 mod identity; // a key of its own
 mod list; // what is read from the working directory
 mod multiplexed; // connections within it, before 2019
+mod ordered; // work in threads, results in order
 mod reverse; // dialling in
 mod run; // the program
 mod server; // one connection

@@ -1,6 +1,7 @@
 //! What callers may read below the working directory: listings and archives.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -8,14 +9,18 @@ use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use rustix::fs::{self as at, FileType, Stat};
+use sha1::{Digest, Sha1};
 
 use crate::beneath::{DEPTH_MAX, Root, names, open_file, open_folder, stat};
 use crate::gomode;
+use crate::ordered::{Ordered, ordered};
 
 /// Uncompressed bytes of one gzip member. Source: golang/build `pargzip/pargzip.go`.
 const MEMBER: usize = 1 << 20;
+
+/// Members that are compressed, or wait to be sent.
+const MEMBERS_AHEAD: usize = 4;
 
 /// What `/ls` is asked for.
 pub struct Listing<'a> {
@@ -88,9 +93,51 @@ fn still_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// Files that are held open while they wait for their digests.
+const DIGESTS_AHEAD: usize = 64;
+
 /// Writes a line for each entry below `dir`; for a file its own, without a path. Returns how many were
 /// left out because their names have control characters, which no line can hold.
 pub fn list(root: &Root, dir: &Path, listing: &Listing, out: &mut dyn Write) -> io::Result<usize> {
+    if !listing.digest {
+        return list_with(root, dir, listing, &mut |line, _| finish_line(line, None, out));
+    }
+    // A line, and whose digest belongs to it.
+    let digested = |(line, file): (Vec<u8>, Option<File>)| match file {
+        None => Ok((line, None)),
+        Some(mut file) => sha1(&mut file).map(|digest| (line, Some(digest))),
+    };
+    ordered(DIGESTS_AHEAD, digested, |lines| {
+        let mut finish = |line: io::Result<(Vec<u8>, Option<String>)>| {
+            let (line, digest) = line?;
+            finish_line(line, digest, out)
+        };
+        let omitted = list_with(root, dir, listing, &mut |line, file| {
+            lines.push((line, file)).map_or(Ok(()), &mut finish)
+        })?;
+        while let Some(line) = lines.next() {
+            finish(line)?;
+        }
+        Ok(omitted)
+    })
+}
+
+fn finish_line(mut line: Vec<u8>, digest: Option<String>, out: &mut dyn Write) -> io::Result<()> {
+    if let Some(digest) = digest {
+        line.push(b'\t');
+        line.extend_from_slice(digest.as_bytes());
+    }
+    line.push(b'\n');
+    out.write_all(&line)
+}
+
+/// Hands each line on, without a digest; with the file it is of, if one is wanted.
+fn list_with(
+    root: &Root,
+    dir: &Path,
+    listing: &Listing,
+    hand_on: &mut dyn FnMut(Vec<u8>, Option<File>) -> io::Result<()>,
+) -> io::Result<usize> {
     let mut omitted = 0;
     let mut line = |found: Found| {
         if found.path.iter().any(u8::is_ascii_control) {
@@ -104,21 +151,21 @@ pub fn list(root: &Root, dir: &Path, listing: &Listing, out: &mut dyn Write) -> 
         let mut line = gomode::text(found.stat.st_mode).into_bytes();
         line.push(b'\t');
         line.extend_from_slice(found.path);
+        let mut digested = None;
         match found.kind() {
             FileType::Directory => line.push(b'/'),
             FileType::RegularFile => {
                 line.extend(format!("\t{}\t{}", found.stat.st_size, rfc3339(found.stat.st_mtime)).bytes());
                 if listing.digest {
-                    let Some(mut file) = still_there(open_file(found.folder, found.name))? else {
+                    digested = still_there(open_file(found.folder, found.name))?;
+                    if digested.is_none() {
                         return Ok(false);
-                    };
-                    line.extend(format!("\t{}", sha1(&mut file)?).bytes());
+                    }
                 }
             }
             _ => {}
         }
-        line.push(b'\n');
-        out.write_all(&line)?;
+        hand_on(line, digested)?;
         Ok(is_folder && listing.recursive)
     };
     match root.folder(dir) {
@@ -142,8 +189,8 @@ pub fn list(root: &Root, dir: &Path, listing: &Listing, out: &mut dyn Write) -> 
 }
 
 fn sha1(file: &mut impl Read) -> io::Result<String> {
-    let mut digest = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
-    let mut piece = vec![0; 64 * 1024];
+    let mut digest = Sha1::new();
+    let mut piece = [0; 32 * 1024];
     loop {
         match file.read(&mut piece) {
             Ok(0) => break,
@@ -152,11 +199,12 @@ fn sha1(file: &mut impl Read) -> io::Result<String> {
             Err(why) => return Err(why),
         }
     }
-    Ok(digest
-        .finish()
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
+    let digits = digest
+        .finalize()
+        .into_iter()
+        .flat_map(|byte| [byte >> 4, byte & 15]);
+    Ok(digits
+        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
         .collect())
 }
 
@@ -179,7 +227,24 @@ fn rfc3339(seconds: i64) -> String {
 /// Writes a tar of all below `folder`, each MiB of it a gzip member of its own, or all of it one
 /// member. Sockets, which no archive can hold, are passed over with a word to the log.
 pub fn archive(folder: &OwnedFd, one_member: bool, out: &mut dyn Write) -> io::Result<()> {
-    let mut tar = tar::Builder::new(Members::new(out, if one_member { usize::MAX } else { MEMBER }));
+    if one_member {
+        return write_tar(folder, GzEncoder::new(out, Compression::default()))?
+            .finish()
+            .map(drop);
+    }
+    ordered(MEMBERS_AHEAD, compressed, |packed| {
+        let members = Members {
+            packed,
+            out,
+            member: Vec::with_capacity(MEMBER),
+        };
+        write_tar(folder, members)?.finish()
+    })
+}
+
+/// Writes a tar of all below `folder` and returns where it went.
+fn write_tar<W: Write>(folder: &OwnedFd, out: W) -> io::Result<W> {
+    let mut tar = tar::Builder::new(out);
     walk(folder, &mut Vec::new(), 0, &mut |found| {
         let mut header = tar::Header::new_gnu();
         header.set_mode(found.stat.st_mode & 0o7777);
@@ -219,7 +284,8 @@ pub fn archive(folder: &OwnedFd, one_member: bool, out: &mut dyn Write) -> io::R
                 }
             }
             FileType::Symlink => {
-                let Some(to) = still_there(Ok(at::readlinkat(found.folder, found.name, Vec::new())?))? else {
+                let to = at::readlinkat(found.folder, found.name, Vec::new());
+                let Some(to) = still_there(to.map_err(io::Error::from))? else {
                     return Ok(false);
                 };
                 tar.append_link(&mut header, &name, OsStr::from_bytes(to.as_bytes()))?;
@@ -238,42 +304,48 @@ pub fn archive(folder: &OwnedFd, one_member: bool, out: &mut dyn Write) -> io::R
         }
         Ok(true)
     })?;
-    tar.into_inner()?.finish()
+    tar.into_inner()
 }
 
-/// Gzip members one after another, each of so many bytes of data.
-struct Members<'a> {
-    /// `None` only after an error.
-    member: Option<GzEncoder<&'a mut dyn Write>>,
-    size: usize,
-    left: usize,
+/// Gzip members one after another, compressed in threads.
+struct Members<'a, 'w> {
+    packed: &'a mut Ordered<'w, Vec<u8>, io::Result<Vec<u8>>>,
+    out: &'a mut dyn Write,
+    /// What the next one will hold.
+    member: Vec<u8>,
 }
 
-impl<'a> Members<'a> {
-    fn new(out: &'a mut dyn Write, size: usize) -> Members<'a> {
-        Members {
-            member: Some(GzEncoder::new(out, Compression::default())),
-            size,
-            left: size,
+fn compressed(member: Vec<u8>) -> io::Result<Vec<u8>> {
+    let mut gzip = GzEncoder::new(Vec::with_capacity(member.len() / 3), Compression::default());
+    gzip.write_all(&member)?;
+    gzip.finish()
+}
+
+impl Members<'_, '_> {
+    fn next_member(&mut self) -> io::Result<()> {
+        let member = std::mem::replace(&mut self.member, Vec::with_capacity(MEMBER));
+        match self.packed.push(member) {
+            Some(packed) => self.out.write_all(&packed?),
+            None => Ok(()),
         }
     }
 
-    fn finish(self) -> io::Result<()> {
-        self.member.map_or(Ok(()), |member| member.finish().map(drop))
+    fn finish(mut self) -> io::Result<()> {
+        self.next_member()?;
+        while let Some(packed) = self.packed.next() {
+            self.out.write_all(&packed?)?;
+        }
+        Ok(())
     }
 }
 
-impl Write for Members<'_> {
+impl Write for Members<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.left == 0
-            && let Some(member) = self.member.take()
-        {
-            self.member = Some(GzEncoder::new(member.finish()?, Compression::default()));
-            self.left = self.size;
+        if self.member.len() == MEMBER {
+            self.next_member()?;
         }
-        let member = self.member.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        let n = member.write(&bytes[..bytes.len().min(self.left)])?;
-        self.left -= n;
+        let n = bytes.len().min(MEMBER - self.member.len());
+        self.member.extend_from_slice(&bytes[..n]);
         Ok(n)
     }
 
