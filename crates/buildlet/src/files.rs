@@ -14,13 +14,24 @@ use flate2::read::MultiGzDecoder;
 use rustix::fs::{self as at, AtFlags, FileType, Mode, OFlags};
 use tar::{Entry, EntryType};
 
-use crate::beneath::{Root, cleaned, clear, leads_out, open_file, relative, remove, stat, temporary_name};
+use crate::beneath::{
+    Root, cleaned, clear, leads_out, names, open_file, relative, remove, stat, temporary_name,
+};
 use crate::gomode;
 use crate::ordered::{Ordered, ordered};
 
 /// An archive unpacks to no more than this, in bytes and in entries.
 const ARCHIVE_MAX: u64 = 256 << 30;
 const ENTRIES_MAX: usize = 10_000_000;
+
+/// Folders of one archive whose owner lacks rights to them; more are not remembered, and refused.
+const RIGHTS_MAX: usize = 100_000;
+
+/// What of a disk an archive leaves free, in bytes.
+const SPARE: u64 = 64 << 20;
+
+/// How often a folder is emptied that does not stay so.
+const CLEARINGS: usize = 5;
 
 /// Why a file operation was refused or failed: a status of the answer and its text.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,13 +82,21 @@ const WRITING_MAX: usize = 4096;
 ///
 /// What was unpacked before an error stays. Nothing is dropped silently: what cannot be made is refused.
 pub fn unpack(root: &Root, dir: &Path, archive: impl Read) -> Result<(), FileError> {
-    root.make_folder(dir).map_err(|why| failed("make", dir, why))?;
+    let folder = root.make_folder(dir).map_err(|why| failed("make", dir, why))?;
+    // Where that cannot be learnt, the disk itself will say.
+    let free = at::fstatvfs(&folder).map_or(ARCHIVE_MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    unpack_within(root, dir, archive, ARCHIVE_MAX.min(free.saturating_sub(SPARE)))
+}
+
+/// As [`unpack`], into `max` bytes at most.
+pub fn unpack_within(root: &Root, dir: &Path, archive: impl Read, max: u64) -> Result<(), FileError> {
     ordered(SMALL_AHEAD, Small::write, |small| {
         let mut unpacking = Unpacking {
             root,
             dir,
             began: SystemTime::now(),
-            left: ARCHIVE_MAX,
+            left: max,
+            max,
             rights: BTreeMap::new(),
             small,
             writing: BTreeSet::new(),
@@ -125,6 +144,7 @@ struct Unpacking<'a, 'w> {
     began: SystemTime,
     /// Bytes it may still unpack to.
     left: u64,
+    max: u64,
     /// The owner's rights of folders that lack some, given last: what is in them comes after them.
     rights: BTreeMap<PathBuf, u32>,
     small: &'a mut Ordered<'w, Small, Result<(), FileError>>,
@@ -191,6 +211,11 @@ impl Unpacking<'_, '_> {
                 if mode & 0o700 == 0o700 {
                     self.rights.remove(&path);
                 } else {
+                    if self.rights.len() >= RIGHTS_MAX {
+                        return Err(bad(format!(
+                            "the archive has more than {RIGHTS_MAX} folders that their owner has not all rights to"
+                        )));
+                    }
                     self.rights.insert(path, mode & 0o700);
                 }
                 return Ok(());
@@ -240,9 +265,13 @@ impl Unpacking<'_, '_> {
             _ => {
                 let size = entry.size();
                 if size > self.left {
-                    return Err(bad(format!(
-                        "the archive unpacks to more than {ARCHIVE_MAX} bytes"
-                    )));
+                    return Err(FileError(
+                        413,
+                        format!(
+                            "the archive unpacks to more than {} bytes, which is what this machine has room for",
+                            self.max
+                        ),
+                    ));
                 }
                 self.left -= size;
                 let modified = Duration::from_secs(entry.header().mtime().unwrap_or(0));
@@ -433,9 +462,135 @@ pub fn remove_all(root: &Root, paths: &[&str]) -> Result<(), FileError> {
                 Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
                 folder => folder.and_then(|folder| remove(&folder, name)),
             },
-            _ => root.folder(&path).and_then(|folder| clear(&folder)),
+            _ => root.folder(&path).and_then(|folder| cleared(&folder)),
         };
         removed.map_err(|why| failed("remove", &path, why))?;
     }
     Ok(())
+}
+
+/// Empties a folder and looks whether it is: something may have put things there meanwhile.
+fn cleared(folder: &OwnedFd) -> io::Result<()> {
+    for _ in 0..CLEARINGS {
+        clear(folder)?;
+        if names(folder)?.is_empty() {
+            return Ok(());
+        }
+    }
+    let left = names(folder)?;
+    match left.first() {
+        None => Ok(()),
+        Some(name) => Err(io::Error::other(format!(
+            "it was emptied {CLEARINGS} times and still has `{}`: something keeps writing to it",
+            name.display()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn packed(fill: impl FnOnce(&mut tar::Builder<GzEncoder<Vec<u8>>>)) -> Vec<u8> {
+        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        fill(&mut tar);
+        tar.into_inner().expect("packed").finish().expect("packed")
+    }
+
+    fn header(kind: EntryType, size: u64) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_mode(0o644);
+        header
+    }
+
+    #[test]
+    fn a_bomb_is_refused_before_it_has_gone_off() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = Root::open(folder.path()).expect("opened");
+        // 64 MiB in 64 KiB, as one file; and as many, of which those within the limit are there.
+        let one = packed(|tar| {
+            let zeros = io::repeat(0).take(64 << 20);
+            tar.append_data(&mut header(EntryType::Regular, 64 << 20), "one", zeros)
+                .expect("packed");
+        });
+        let many = packed(|tar| {
+            for n in 0..100 {
+                let zeros = io::repeat(0).take(50_000);
+                tar.append_data(&mut header(EntryType::Regular, 50_000), format!("n{n}"), zeros)
+                    .expect("packed");
+            }
+        });
+        // A sparse file of 2 TiB, of which the archive has nothing.
+        let sparse = packed(|tar| {
+            let mut header = header(EntryType::GNUSparse, 0);
+            header.set_path("sparse").expect("short");
+            let gnu = header.as_gnu_mut().expect("gnu");
+            gnu.realsize = *b"\x80\0\0\0\0\0\x02\0\0\0\0\0";
+            gnu.sparse[0].offset = gnu.realsize;
+            gnu.sparse[0].numbytes = *b"00000000000\0";
+            header.set_cksum();
+            tar.append(&header, io::empty()).expect("packed");
+        });
+        for (what, archive) in [("one", &one), ("many", &many), ("sparse", &sparse)] {
+            let refused = unpack_within(&root, Path::new(what), archive.as_slice(), 1 << 20).expect_err(what);
+            assert_eq!(refused.0, 413, "{what}: {}", refused.1);
+            assert!(refused.1.contains("more than 1048576 bytes"), "{}", refused.1);
+        }
+        assert_eq!(fs::read_dir(folder.path().join("one")).expect("read").count(), 0);
+        assert_eq!(
+            fs::read_dir(folder.path().join("many")).expect("read").count(),
+            20
+        );
+        assert_eq!(
+            fs::read_dir(folder.path().join("sparse")).expect("read").count(),
+            0
+        );
+    }
+
+    #[test]
+    fn names_that_come_again_have_what_came_last() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = Root::open(folder.path()).expect("opened");
+        let archive = packed(|tar| {
+            for n in 0..5_000u32 {
+                let content = n.to_string();
+                let mut header = header(EntryType::Regular, content.len() as u64);
+                tar.append_data(&mut header, format!("d/{}", n % 7), content.as_bytes())
+                    .expect("packed");
+            }
+            let mut link = header(EntryType::Link, 0);
+            tar.append_link(&mut link, "hard", "d/0").expect("packed");
+        });
+        unpack(&root, Path::new(""), archive.as_slice()).expect("unpacked");
+        for n in 4_993..5_000u32 {
+            let found = fs::read_to_string(folder.path().join(format!("d/{}", n % 7))).expect("read");
+            assert_eq!(found, n.to_string());
+        }
+        assert_eq!(
+            fs::read_to_string(folder.path().join("hard")).expect("read"),
+            "4998"
+        );
+    }
+
+    #[test]
+    fn what_went_wrong_first_is_what_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = Root::open(folder.path()).expect("opened");
+        fs::create_dir_all(folder.path().join("taken/x")).expect("made");
+        let archive = packed(|tar| {
+            for name in ["a", "taken", "b"] {
+                tar.append_data(&mut header(EntryType::Regular, 1), name, &b"x"[..])
+                    .expect("packed");
+            }
+            let mut fifo = header(EntryType::Fifo, 0);
+            tar.append_data(&mut fifo, "fifo", io::empty()).expect("packed");
+        });
+        let failed = unpack(&root, Path::new(""), archive.as_slice()).expect_err("a folder is in the way");
+        assert!(failed.1.starts_with("cannot write `taken`: "), "{}", failed.1);
+    }
 }

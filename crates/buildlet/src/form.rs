@@ -11,6 +11,102 @@ pub fn parse(text: &[u8]) -> Vec<(String, String)> {
     pairs.map(pair).collect()
 }
 
+/// Keys and values of a body, by what its `Content-Type` says of it. Files in a multipart body are no fields and are
+/// passed over, as are parts without a name; a multipart body that is cut has the fields up to there.
+pub fn parse_body(kind: &str, body: &[u8]) -> Vec<(String, String)> {
+    match boundary(kind) {
+        Some(boundary) => parse_multipart(&boundary, body),
+        None => parse(body),
+    }
+}
+
+/// The boundary of `multipart/form-data`; `None` for anything else. Source: RFC 7578, RFC 2046 5.1.1.
+fn boundary(kind: &str) -> Option<String> {
+    let (kind, parameters) = kind.split_once(';')?;
+    if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
+        return None;
+    }
+    let boundary = parameter(parameters, "boundary")?;
+    (1..=70).contains(&boundary.len()).then_some(boundary)
+}
+
+/// One of `; name=value; name="value"`.
+fn parameter(text: &str, wanted: &str) -> Option<String> {
+    let mut rest = text;
+    while let Some((name, after)) = rest.split_once('=') {
+        let name = name.trim_matches(|c: char| c == ';' || c.is_ascii_whitespace());
+        let (value, next) = match after.strip_prefix('"') {
+            None => after.split_once(';').unwrap_or((after, "")),
+            Some(quoted) => {
+                let end = quoted
+                    .char_indices()
+                    .scan(false, |escaped, (at, c)| {
+                        let ends = c == '"' && !*escaped;
+                        *escaped = c == '\\' && !*escaped;
+                        Some((at, ends))
+                    })
+                    .find_map(|(at, ends)| ends.then_some(at))?;
+                (&quoted[..end], &quoted[end + 1..])
+            }
+        };
+        if name.eq_ignore_ascii_case(wanted) {
+            return Some(value.trim().replace("\\\"", "\"").replace("\\\\", "\\"));
+        }
+        rest = next;
+    }
+    None
+}
+
+fn parse_multipart(boundary: &str, body: &[u8]) -> Vec<(String, String)> {
+    // The first boundary needs no line end before it.
+    let body = [b"\r\n", body].concat();
+    let delimiter = format!("\r\n--{boundary}");
+    let mut fields = Vec::new();
+    let mut parts = split(&body, delimiter.as_bytes()).into_iter();
+    // What stands before the first boundary is nobody's.
+    parts.next();
+    for part in parts {
+        if part.starts_with(b"--") {
+            break;
+        }
+        let Some(start) = find(part, b"\r\n") else {
+            continue;
+        };
+        let part = &part[start..];
+        let Some(end) = find(part, b"\r\n\r\n") else {
+            continue;
+        };
+        let (head, value) = (String::from_utf8_lossy(&part[..end]), &part[end + 4..]);
+        let disposition = head.split("\r\n").find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.trim()
+                .eq_ignore_ascii_case("content-disposition")
+                .then_some(value)
+        });
+        let Some((_, parameters)) = disposition.and_then(|value| value.split_once(';')) else {
+            continue;
+        };
+        if let (Some(name), None) = (parameter(parameters, "name"), parameter(parameters, "filename")) {
+            fields.push((name, String::from_utf8_lossy(value).into_owned()));
+        }
+    }
+    fields
+}
+
+fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
+    text.windows(wanted.len()).position(|window| window == wanted)
+}
+
+fn split<'a>(text: &'a [u8], delimiter: &[u8]) -> Vec<&'a [u8]> {
+    let (mut parts, mut rest) = (Vec::new(), text);
+    while let Some(at) = find(rest, delimiter) {
+        parts.push(&rest[..at]);
+        rest = &rest[at + delimiter.len()..];
+    }
+    parts.push(rest);
+    parts
+}
+
 /// The first value of a key.
 pub fn get<'a>(form: &'a [(String, String)], key: &str) -> Option<&'a str> {
     form.iter()
@@ -71,6 +167,31 @@ fn decode(text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn multipart_bodies_are_forms_too() {
+        let kind = "multipart/form-data; charset=x; boundary=\"a b\"";
+        let body = b"preamble\r\n--a b\r\nContent-Disposition: form-data; name=\"cmd\"\r\n\r\n/bin/x\r\n\
+            --a b \r\ncontent-disposition: form-data; name=cmdArg\r\nX: y\r\n\r\na\r\n--a\r\n--a b\r\n\
+            Content-Disposition: form-data; name=\"f\"; filename=\"x\"\r\n\r\nfile\r\n\
+            --a b\r\nContent-Disposition: form-data; name=\"q\\\"q\"\r\n\r\n\r\n--a b--\r\nepilogue\r\n--a b\r\n";
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(
+            parse_body(kind, body),
+            [
+                pair("cmd", "/bin/x"),
+                pair("cmdArg", "a\r\n--a"),
+                pair("q\"q", "")
+            ]
+        );
+        // Cut anywhere, it gives what came whole or in part, and no more.
+        for end in 0..body.len() {
+            assert!(parse_body(kind, &body[..end]).len() <= 3);
+        }
+        assert_eq!(parse_body("multipart/form-data", b"a=b"), [pair("a", "b")]);
+        assert_eq!(parse_body("", b"a=b"), [pair("a", "b")]);
+        assert_eq!(parse_body(kind, b"--a b\r\n\r\n\r\nx"), []);
+    }
 
     #[test]
     fn forms_keep_order_and_repeats() {

@@ -14,7 +14,7 @@ mod exec; // commands that outlive their connection
 mod fetch; // archives by URL
 pub mod files; // what is written into the working directory
 mod flags; // what to be told
-mod form; // urlencoded pairs
+pub mod form; // fields of queries and bodies
 mod gomode; // modes as Go writes them
 mod identity; // a key of its own
 mod list; // what is read from the working directory

@@ -19,6 +19,9 @@ use crate::ordered::{Ordered, ordered};
 /// Uncompressed bytes of one gzip member. Source: golang/build `pargzip/pargzip.go`.
 const MEMBER: usize = 1 << 20;
 
+/// Sources become a tenth longer than at level 6, in half the time.
+const LEVEL: Compression = Compression::new(3);
+
 /// Members that are compressed, or wait to be sent.
 const MEMBERS_AHEAD: usize = 4;
 
@@ -228,9 +231,7 @@ fn rfc3339(seconds: i64) -> String {
 /// member. Sockets, which no archive can hold, are passed over with a word to the log.
 pub fn archive(folder: &OwnedFd, one_member: bool, out: &mut dyn Write) -> io::Result<()> {
     if one_member {
-        return write_tar(folder, GzEncoder::new(out, Compression::default()))?
-            .finish()
-            .map(drop);
+        return write_tar(folder, GzEncoder::new(out, LEVEL))?.finish().map(drop);
     }
     ordered(MEMBERS_AHEAD, compressed, |packed| {
         let members = Members {
@@ -316,7 +317,7 @@ struct Members<'a, 'w> {
 }
 
 fn compressed(member: Vec<u8>) -> io::Result<Vec<u8>> {
-    let mut gzip = GzEncoder::new(Vec::with_capacity(member.len() / 3), Compression::default());
+    let mut gzip = GzEncoder::new(Vec::with_capacity(member.len() / 3), LEVEL);
     gzip.write_all(&member)?;
     gzip.finish()
 }

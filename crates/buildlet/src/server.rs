@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use http1::{BodyDecoder, RequestHead};
+use http1::{BodyDecoder, HeadError, RequestHead};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
 use subtle::ConstantTimeEq;
@@ -33,6 +33,10 @@ const FORM_MAX: usize = 10 << 20;
 /// What is read of a body that is not wanted, so that its sender sees the answer.
 const DRAIN_MAX: u64 = 4 << 20;
 
+/// For a head from its first byte on; and, for a peer that has not yet shown that it may ask, for its request to
+/// begin. One that may keeps its connection as long as it likes.
+const HEAD_LIMIT: Duration = Duration::from_secs(60);
+
 /// How long requests under way get to end in when the process is told to.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -54,6 +58,9 @@ pub struct Server {
     /// Requests under way.
     busy: AtomicUsize,
     names: AtomicUsize,
+    /// Why the working directory is not clean although that was asked for: nothing is run or written in it until it
+    /// is.
+    unclean: Mutex<Option<String>>,
 }
 
 pub struct Setup {
@@ -176,6 +183,7 @@ impl Server {
             connections: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             names: AtomicUsize::new(0),
+            unclean: Mutex::new(None),
         }
     }
 
@@ -185,6 +193,10 @@ impl Server {
 
     pub fn has_password(&self) -> bool {
         self.setup.password.is_some()
+    }
+
+    fn quarantined(&self) -> Option<String> {
+        self.unclean.lock().expect("no holder panics").clone()
     }
 
     pub fn is_ending(&self) -> bool {
@@ -285,6 +297,10 @@ impl Answer {
         }
     }
 
+    fn reason(&self) -> String {
+        String::from_utf8_lossy(&self.body).trim_end().to_owned()
+    }
+
     /// As Go's error helper sends it: the text and one line end.
     fn error(status: u16, text: impl std::fmt::Display) -> Answer {
         Answer {
@@ -309,21 +325,15 @@ impl From<Refusal> for Answer {
 
 impl Connection {
     fn run(mut self, server: &Server) -> io::Result<()> {
+        // Whoever was dialled has proved who it is.
+        let mut known = self.0.stream.is_dialled();
         loop {
-            let head = loop {
-                match RequestHead::parse(&self.0.have) {
-                    Ok(Some((head, used))) => {
-                        self.0.have.drain(..used);
-                        break head;
-                    }
-                    Ok(None) => {
-                        if self.0.fill()? == 0 {
-                            return Ok(());
-                        }
-                    }
-                    Err(why) => return send(&mut self.0, &Answer::error(400, why), false),
-                }
+            let head = match self.head(known)? {
+                Ok(Some(head)) => head,
+                Ok(None) => return Ok(()),
+                Err(why) => return send(&mut self.0, &Answer::error(400, why), false),
             };
+            known |= server.may(&head) && head.path() != "/" && head.path() != "/healthz";
             let decoder = match BodyDecoder::new(&head) {
                 Ok(decoder) => decoder,
                 Err(why) => return send(&mut self.0, &Answer::error(400, why), false),
@@ -338,11 +348,51 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// The next request's head; nothing if no more comes, or not in time.
+    fn head(&mut self, known: bool) -> io::Result<Result<Option<RequestHead>, HeadError>> {
+        let mut deadline = (!known).then(|| Instant::now() + HEAD_LIMIT);
+        let head = loop {
+            match RequestHead::parse(&self.0.have) {
+                Ok(Some((head, used))) => {
+                    self.0.have.drain(..used);
+                    break Ok(Some(head));
+                }
+                Ok(None) => {}
+                Err(why) => break Err(why),
+            }
+            if !self.0.have.is_empty() {
+                deadline.get_or_insert_with(|| Instant::now() + HEAD_LIMIT);
+            }
+            if let Some(deadline) = deadline {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Ok(Ok(None));
+                }
+                self.0.stream.set_read_timeout(Some(left))?;
+            }
+            match self.0.fill() {
+                Ok(0) => return Ok(Ok(None)),
+                Ok(_) => {}
+                Err(why) if matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    return Ok(Ok(None));
+                }
+                Err(why) => return Err(why),
+            }
+        };
+        if deadline.is_some() {
+            self.0.stream.set_read_timeout(None)?;
+        }
+        Ok(head)
+    }
+}
+
 /// Answers one request; whether the connection can take another.
 fn answer(to: &mut Buffered, decoder: BodyDecoder, server: &Server, head: &RequestHead) -> io::Result<bool> {
     let keep = head.keeps_alive();
     let mut request = Request {
         query: form::parse(head.query().as_bytes()),
+        kind: head.header("content-type").unwrap_or_default().to_owned(),
         body: to.body(decoder, head.expects_continue()),
     };
     let answered = request.handle(server, head)?;
@@ -391,6 +441,8 @@ fn phrase(status: u16) -> &'static str {
 /// A request whose body is read as it comes.
 struct Request<'a> {
     query: Vec<(String, String)>,
+    /// What its body is said to be.
+    kind: String,
     body: Body<'a>,
 }
 
@@ -449,16 +501,31 @@ impl Request<'_> {
         if server.is_ending() && path != "/status" {
             return Ok(Some(Answer::error(503, "this buildlet is ending")));
         }
+        let works =
+            matches!(path, "/exec" | "/writetgz" | "/write") || (path, method) == ("/burrow/exec", "POST");
+        if works && let Some(why) = server.quarantined() {
+            let text = format!(
+                "this machine is in quarantine, for its working directory could not be cleaned: {why}; \
+                 /removeall of `.` ends it once that succeeds"
+            );
+            return Ok(Some(Answer::error(503, text)));
+        }
         if head.minor == 0 && matches!(path, "/exec" | "/ls" | "/tgz") {
             return Ok(Some(Answer::error(400, "HTTP/1.1 or higher required")));
         }
         let answered = match (path, method) {
-            ("/status", _) => Ok(Some(Answer::json(json!({
-                "Version": PROTOCOL,
-                "Burrow": env!("CARGO_PKG_VERSION"),
-                "Features": ["exec2"],
-                "Instance": server.setup.instance,
-            })))),
+            ("/status", _) => {
+                let mut status = json!({
+                    "Version": PROTOCOL,
+                    "Burrow": env!("CARGO_PKG_VERSION"),
+                    "Features": ["exec2"],
+                    "Instance": server.setup.instance,
+                });
+                if let Some(why) = server.quarantined() {
+                    status["Quarantined"] = why.into();
+                }
+                Ok(Some(Answer::json(status)))
+            }
             ("/workdir", _) => Ok(Some(Answer::ok(server.setup.workdir.display().to_string()))),
             ("/debug/goroutines", _) => Ok(Some(dump(server))),
             ("/ls", _) => return self.ls(server),
@@ -613,6 +680,13 @@ impl Request<'_> {
             server.setup.execs.kill_all();
         }
         let removed = folder(server, "", "dir").and_then(|(root, _)| Ok(files::remove_all(&root, &paths)?));
+        if paths.contains(&".") {
+            let unclean = removed.as_ref().err().map(|answer| answer.reason());
+            if let Some(why) = &unclean {
+                eprintln!("buildlet: in quarantine, for it cannot be cleaned: {why}");
+            }
+            *server.unclean.lock().expect("no holder panics") = unclean;
+        }
         Ok(removed.map(|()| Some(Answer::ok(""))))
     }
 
@@ -627,7 +701,7 @@ impl Request<'_> {
             return Ok(Err(Answer::error(413, text)));
         }
         Ok(Ok(Form {
-            body: form::parse(&body),
+            body: form::parse_body(&self.kind, &body),
             query: &self.query,
         }))
     }

@@ -32,6 +32,11 @@ impl Stream {
         }
     }
 
+    /// Whether this side made the connection, or it came within one that this side made.
+    pub fn is_dialled(&self) -> bool {
+        matches!(self, Stream::Dialled(_) | Stream::Multiplexed(_))
+    }
+
     fn set_nonblocking(&self, on: bool) -> io::Result<()> {
         match self {
             Stream::Multiplexed(connection) => connection.set_nonblocking(on),

@@ -1,9 +1,12 @@
 //! The real program over real sockets.
 
 mod archives; // what goes in and comes out as tar.gz
+mod clean; // what a machine that cannot be cleaned does
 mod commands; // what runs
 mod doors; // TLS, passwords, signals, ends
 mod go; // against the originals
+mod hostile; // peers that mean no good
+mod interop; // the list of what is checked against what
 mod listings;
 mod machine;
 mod seed; // under the first coordinator
