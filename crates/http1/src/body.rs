@@ -120,12 +120,16 @@ impl BodyDecoder {
                 },
                 State::Size | State::Trailers => {
                     let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
-                        return if rest.len() > MAX_LINE {
+                        // Half of the line's end may be there.
+                        return if rest.len() > MAX_LINE + 1 {
                             Err(BodyError::Chunk)
                         } else {
                             Ok(Decoded::More { used })
                         };
                     };
+                    if end > MAX_LINE {
+                        return Err(BodyError::Chunk);
+                    }
                     let line = &rest[..end];
                     used += end + 2;
                     if self.state == State::Trailers {
@@ -322,6 +326,18 @@ mod tests {
                 Err(BodyError::Chunk),
                 "{bad:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_line_is_as_long_as_it_may_be_however_it_is_cut() {
+        for (length, taken) in [(MAX_LINE, true), (MAX_LINE + 1, false)] {
+            let line = format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(length - 2));
+            for size in [1, 1000, line.len()] {
+                let decoder = decoder("Transfer-Encoding: chunked\r\n").expect("framed");
+                let read = feed(decoder, line.as_bytes(), size);
+                assert_eq!(read.is_ok(), taken, "{length} in pieces of {size}");
+            }
         }
     }
 
