@@ -17,6 +17,9 @@ pub struct Status {
     /// Differs at every start of the buildlet.
     #[serde(rename = "Instance", default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
+    /// Why its working directory could not be cleaned; it takes no work until it could be.
+    #[serde(rename = "Quarantined", default, skip_serializing_if = "Option::is_none")]
+    pub quarantined: Option<String>,
 }
 
 impl Status {
@@ -44,7 +47,10 @@ mod tests {
         let ours = r#"{"Version":27,"Burrow":"0.1.0","Features":["x","exec2"],"Instance":"ab","More":1}"#;
         let ours: Status = serde_json::from_str(ours).unwrap();
         assert_eq!(ours.instance.as_deref(), Some("ab"));
-        assert!(ours.resumable());
+        assert!(ours.resumable() && ours.quarantined.is_none());
+        let stuck: Status =
+            serde_json::from_str(r#"{"Version":27,"Quarantined":"a file is in use"}"#).unwrap();
+        assert_eq!(stuck.quarantined.as_deref(), Some("a file is in use"));
         for bad in ["", "{}", "[]x", "{\"Version\":-1}", "{\"Version\":\"27\"}"] {
             assert!(serde_json::from_str::<Status>(bad).is_err(), "{bad}");
         }

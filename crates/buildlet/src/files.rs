@@ -181,7 +181,7 @@ impl Unpacking<'_, '_> {
         self.writing.clear();
         self.folder = None;
         let mut settled = Ok(());
-        while let Some(written) = self.small.next() {
+        while let Some(written) = self.small.oldest() {
             settled = settled.and(written);
         }
         settled

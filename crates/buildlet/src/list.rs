@@ -118,7 +118,7 @@ pub fn list(root: &Root, dir: &Path, listing: &Listing, out: &mut dyn Write) -> 
         let omitted = list_with(root, dir, listing, &mut |line, file| {
             lines.push((line, file)).map_or(Ok(()), &mut finish)
         })?;
-        while let Some(line) = lines.next() {
+        while let Some(line) = lines.oldest() {
             finish(line)?;
         }
         Ok(omitted)
@@ -333,7 +333,7 @@ impl Members<'_, '_> {
 
     fn finish(mut self) -> io::Result<()> {
         self.next_member()?;
-        while let Some(packed) = self.packed.next() {
+        while let Some(packed) = self.packed.oldest() {
             self.out.write_all(&packed?)?;
         }
         Ok(())

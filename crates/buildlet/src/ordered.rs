@@ -67,14 +67,14 @@ impl<J, R> Ordered<'_, J, R> {
         };
         self.waiting.push_back(waiting);
         if self.waiting.len() > self.ahead {
-            self.next()
+            self.oldest()
         } else {
             None
         }
     }
 
     /// Waits for the oldest result; `None` if all have been taken.
-    pub fn next(&mut self) -> Option<R> {
+    pub fn oldest(&mut self) -> Option<R> {
         match self.waiting.pop_front()? {
             Waiting::Done(result) => Some(result),
             Waiting::Comes(comes) => Some(comes.recv().expect("no job panics")),
@@ -101,7 +101,7 @@ mod tests {
                     seen.extend(ordered.push(n));
                     assert!(ordered.waiting.len() <= 3);
                 }
-                seen.extend(std::iter::from_fn(|| ordered.next()));
+                seen.extend(std::iter::from_fn(|| ordered.oldest()));
                 seen
             },
         );

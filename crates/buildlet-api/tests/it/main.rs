@@ -2,4 +2,5 @@
 
 mod calls;
 mod exec;
+mod go; // against the originals
 mod server;

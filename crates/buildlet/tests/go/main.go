@@ -22,7 +22,6 @@ import (
 	"time"
 
 	"golang.org/x/build/buildlet"
-	"golang.org/x/build/revdial/v2"
 )
 
 func main() {
@@ -33,7 +32,7 @@ func main() {
 		if len(args) > 2 {
 			pair = buildlet.KeyPair{CertPEM: read(args[2]), KeyPEM: read(args[3])}
 		}
-		drive(buildlet.NewClient(args[1], pair))
+		drive(newClient(args[1], pair))
 	case "keypair":
 		pair, err := buildlet.NewKeyPair()
 		check(err)
@@ -45,7 +44,7 @@ func main() {
 	}
 }
 
-// What is used of the client, whose type is not the same in all versions.
+// What is used of the client, whose type is not the same in all versions: see today.go and old.go.
 type client interface {
 	Status(context.Context) (buildlet.Status, error)
 	WorkDir(context.Context) (string, error)
@@ -84,7 +83,7 @@ func drive(c client) {
 	exec("go/none", buildlet.ExecOpts{})
 	exec("no-such-program", buildlet.ExecOpts{})
 	check(c.ListDir(ctx, "go", buildlet.ListDirOpts{Recursive: true, Digest: true}, func(entry buildlet.DirEntry) {
-		fmt.Println("ls", entry.Perm(), entry.Name(), entry.Digest())
+		fmt.Println("ls", perm(entry), entry.Name(), entry.Digest())
 	}))
 	content, err := c.GetTar(ctx, "go")
 	check(err)
@@ -138,7 +137,9 @@ func coordinate(cert, key string) {
 	fmt.Println("listening", listener.Addr())
 	secured := tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{pair}})
 	mux := http.NewServeMux()
-	mux.Handle("/revdial", revdial.ConnHandler())
+	if pickups != nil {
+		mux.Handle("/revdial", pickups)
+	}
 	mux.HandleFunc("/reverse", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Println("registered", r.Header.Get("X-Go-Builder-Hostname"), r.Header.Get("X-Go-Host-Type"),
 			r.Header.Get("X-Go-Builder-Key"), r.Header.Get("X-Go-Builder-Version"), r.Header.Get("X-Revdial-Version"))
@@ -147,14 +148,9 @@ func coordinate(cert, key string) {
 		// A response without a version, whose line is `HTTP/0.0 101 Switching Protocols`.
 		check((&http.Response{StatusCode: http.StatusSwitchingProtocols}).Write(buffered))
 		check(buffered.Flush())
-		dialer := revdial.NewDialer(conn, "/revdial")
-		c := buildlet.NewClient("127.0.0.1:80", buildlet.NoKeyPair)
-		c.SetHTTPClient(&http.Client{Transport: &http.Transport{
-			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) { return dialer.Dial(ctx) },
-		}})
-		c.SetDialer(dialer.Dial)
+		c, done := dialled(conn, buffered)
 		drive(c)
-		<-dialer.Done()
+		<-done
 		fmt.Println("session ended")
 		os.Exit(0)
 	})

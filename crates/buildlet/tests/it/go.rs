@@ -1,4 +1,4 @@
-//! Against Go's own programs: its client and its reverse dialer of two eras, and its buildlet as the measure.
+//! Against Go's own programs: its client and its reverse dialer of three eras, and its buildlet as the measure.
 //!
 //! Built with `go` into the target folder; without `go` the tests say that they were skipped, and fail with
 //! BURROW_TEST_REQUIRE=1.
@@ -14,6 +14,8 @@ use crate::machine::Machine;
 /// The module file of each era, and what it stands for.
 const TODAY: &str = "go.mod";
 const YEAR_2021: &str = "go_2021.mod";
+const YEAR_2019: &str = "go_2019.mod";
+const ERAS: [&str; 3] = [TODAY, YEAR_2021, YEAR_2019];
 
 /// What `go build` makes of a package in the module of an era; nothing, and a word about it, without `go`.
 fn built(era: &str, package: &str) -> Option<PathBuf> {
@@ -29,7 +31,10 @@ fn built(era: &str, package: &str) -> Option<PathBuf> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/go");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(era);
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::copy(sources.join("main.go"), folder.join("main.go")).unwrap();
+    let glue = if era == YEAR_2019 { "old.go" } else { "today.go" };
+    for source in ["main.go", glue] {
+        std::fs::copy(sources.join(source), folder.join(source)).unwrap();
+    }
     if !folder.join("go.mod").exists() {
         std::fs::copy(sources.join(era), folder.join("go.mod")).unwrap();
     }
@@ -97,8 +102,8 @@ fn compare(seen: &str) {
 }
 
 #[test]
-fn gos_client_of_either_era_sees_what_it_expects() {
-    for era in [TODAY, YEAR_2021] {
+fn gos_client_of_three_eras_sees_what_it_expects() {
+    for era in ERAS {
         let Some(peer) = built(era, ".") else { return };
         let mut machine = Machine::start();
         let seen = seen(&peer, &["client", &machine.address]);
@@ -141,7 +146,7 @@ fn gos_own_buildlet_shows_the_same() {
 
 #[test]
 fn gos_client_with_its_own_key_pair_and_password() {
-    for era in [TODAY, YEAR_2021] {
+    for era in ERAS {
         let Some(peer) = built(era, ".") else { return };
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
@@ -169,7 +174,7 @@ impl Drop for Process {
 
 #[test]
 fn gos_reverse_dialer_reaches_a_buildlet_that_dials_in() {
-    for era in [TODAY, YEAR_2021] {
+    for era in ERAS {
         let Some(peer) = built(era, ".") else { return };
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();

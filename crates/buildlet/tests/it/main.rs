@@ -11,4 +11,5 @@ mod listings;
 mod machine;
 mod seed; // under the first coordinator
 mod strays; // what commands leave behind
+mod transcripts; // byte for byte
 mod wire; // requests that are wrong
