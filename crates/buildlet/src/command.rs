@@ -3,9 +3,9 @@
 //! Source: golang/build `cmd/buildlet/buildlet.go` (2023).
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::beneath::relative;
+use crate::contain::Limits;
 
 /// What to run, as asked.
 #[derive(Debug, Clone, Default)]
@@ -18,7 +18,7 @@ pub struct Spec {
     pub path: Vec<String>,
     pub system: bool,
     pub debug: bool,
-    pub wall: Option<Duration>,
+    pub limits: Limits,
 }
 
 /// Why a command was not started: a status of the answer and its text.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, PipeReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, waitid, waitpid};
 
 use crate::command::{CACHES, Plan, Refusal, Spec, Surroundings};
+use crate::contain::{self, Account, Cage, Containment, Limits, as_builder};
 use crate::strays::{self, Owner, Process};
 
 /// How long after TERM a process is sent KILL, and how long output is waited for after a command's end.
@@ -46,6 +48,7 @@ pub struct Execs {
     /// In the environment of all commands, before their names.
     instance: String,
     spool_max: u64,
+    containment: Arc<Containment>,
     known: Mutex<BTreeMap<String, Arc<Exec>>>,
     leaders: Leaders,
 }
@@ -87,6 +90,10 @@ struct State {
     unseen: Option<Unseen>,
     /// It has ended by itself or been killed; what it left behind may be there yet.
     exited: bool,
+    /// What it is kept within, while it runs.
+    cage: Option<Arc<Cage>>,
+    /// What the cage counted, once it is closed.
+    account: Account,
     /// Somebody wants it to end.
     killed: bool,
     /// It was killed for this, which is its author's affair.
@@ -123,6 +130,7 @@ pub struct End {
     pub wall: Duration,
     /// What it left behind and was killed: `NAME (PID)`.
     pub strays: Vec<String>,
+    pub account: Account,
     at: Instant,
 }
 
@@ -136,12 +144,20 @@ pub enum Outcome {
 
 impl Execs {
     /// `dir` holds the spools; what an earlier process left there is deleted.
-    pub fn open(dir: PathBuf, workdir: PathBuf, instance: String, spool_max: u64) -> io::Result<Execs> {
+    pub fn open(
+        dir: PathBuf,
+        workdir: PathBuf,
+        instance: String,
+        spool_max: u64,
+        containment: Arc<Containment>,
+    ) -> io::Result<Execs> {
         match fs::remove_dir_all(&dir) {
             Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
             _ => {}
         }
         fs::create_dir_all(&dir)?;
+        // Commands have no business in each other's output.
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
         // Those whose parents die come to us, and can be found.
         #[cfg(target_os = "linux")]
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
@@ -150,6 +166,7 @@ impl Execs {
             workdir,
             instance,
             spool_max,
+            containment,
             known: Mutex::default(),
             leaders: Leaders::default(),
         })
@@ -216,6 +233,40 @@ impl Execs {
         });
     }
 
+    /// Starts what is no command and must not be taken for what one left behind. Its environment is its own
+    /// affair, but [`Execs::env`] marks it for its end.
+    pub fn beside(&self, name: &str, mut command: Command) -> Result<Beside, Refusal> {
+        let limits = Limits {
+            tree: self.containment.abilities().tree.is_ok(),
+            ..Limits::default()
+        };
+        in_own_session(&mut command);
+        let cage = self.containment.cage(&limits, &mut command)?;
+        let mut leaders = self.leaders.lock().expect("no holder panics");
+        let child = command.spawn().map_err(|why| Refusal(500, why.to_string()))?;
+        leaders.insert(Pid::from_child(&child).as_raw_nonzero().get());
+        drop(leaders);
+        Ok(Beside {
+            child,
+            cage,
+            mark: format!("BURROW_EXEC={}.{name}", self.instance),
+            leaders: self.leaders.clone(),
+        })
+    }
+
+    /// The environment that a command of that name would have.
+    pub fn env(&self, name: &str) -> io::Result<Vec<(String, String)>> {
+        let spec = Spec {
+            cmd: "/bin/sh".to_owned(),
+            system: true,
+            ..Spec::default()
+        };
+        let plan = self
+            .plan(name, &spec)
+            .map_err(|Refusal(_, why)| io::Error::other(why))?;
+        Ok(plan.env)
+    }
+
     /// `(name, running, bytes)`
     pub fn list(&self) -> Vec<(String, bool, u64)> {
         let known = self.known.lock().expect("no holder panics");
@@ -227,35 +278,50 @@ impl Execs {
     }
 
     fn exec(&self, id: &str, spec: &Spec, spool: Option<PathBuf>) -> Result<Started, Refusal> {
-        for folder in [""].into_iter().chain(CACHES.map(|(_, folder)| folder)) {
+        let plan = self.plan(id, spec)?;
+        let exec = Arc::new(Exec {
+            spool,
+            spool_max: spec
+                .limits
+                .output
+                .map_or(self.spool_max, |most| most.min(self.spool_max)),
+            mark: format!("BURROW_EXEC={}.{id}", self.instance),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            leaders: self.leaders.clone(),
+        });
+        let output = exec.start(&plan, spec, &self.containment)?;
+        Ok((exec, output))
+    }
+
+    /// What to run, in a working directory that is there.
+    fn plan(&self, id: &str, spec: &Spec) -> Result<Plan, Refusal> {
+        self.containment
+            .make_workdir()
+            .map_err(|why| Refusal(500, format!("cannot make the working directory: {why}")))?;
+        let theirs = as_builder(&self.containment)
+            .map_err(|why| Refusal(500, format!("cannot become the commands' user: {why}")))?;
+        for (_, folder) in CACHES {
             let folder = self.workdir.join(folder);
             fs::create_dir_all(&folder)
                 .map_err(|why| Refusal(500, format!("cannot make `{}`: {why}", folder.display())))?;
         }
+        drop(theirs);
         let mark = ("BURROW_EXEC".to_owned(), format!("{}.{id}", self.instance));
         let env = std::env::vars_os();
-        let plan = Plan::new(
+        Plan::new(
             spec,
             Surroundings {
                 workdir: &self.workdir,
                 env: env
                     .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+                    .chain(self.containment.env())
                     .collect(),
                 runs: &runs,
                 bootstrap: self.workdir.join("go1.4").is_dir(),
-                mark: mark.clone(),
+                mark,
             },
-        )?;
-        let exec = Arc::new(Exec {
-            spool,
-            spool_max: self.spool_max,
-            mark: format!("{}={}", mark.0, mark.1),
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            leaders: self.leaders.clone(),
-        });
-        let output = exec.start(&plan, spec)?;
-        Ok((exec, output))
+        )
     }
 }
 
@@ -263,8 +329,51 @@ impl Execs {
 type Started = (Arc<Exec>, Option<PipeReader>);
 
 fn runs(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// Something that runs beside the commands, with all it started.
+pub struct Beside {
+    child: Child,
+    cage: Cage,
+    mark: String,
+    leaders: Leaders,
+}
+
+impl Beside {
+    /// Ends all of it, and waits for that, at most 5 s.
+    pub fn end(mut self) {
+        let pid = Pid::from_child(&self.child);
+        let leader = pid.as_raw_nonzero().get();
+        // Gone already is as good, here and below.
+        let _ = kill_process_group(pid, Signal::TERM);
+        let deadline = Instant::now() + GRACE;
+        loop {
+            self.cage.kill();
+            let leaders = self.leaders.lock().expect("no holder panics");
+            let table = strays::adopted(&leaders);
+            reap(&leaders, &table);
+            let owner = Owner {
+                leader,
+                mark: &self.mark,
+                adopter: std::process::id() as i32,
+                leaders: &leaders,
+            };
+            let left = strays::of(&owner, &table, |pid| strays::is_marked(pid, owner.mark));
+            drop(leaders);
+            for process in &left {
+                strays::signal(process, Signal::KILL);
+            }
+            if left.is_empty() || Instant::now() > deadline {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let _ = kill_process_group(pid, Signal::KILL);
+        let mut leaders = self.leaders.lock().expect("no holder panics");
+        let _ = self.child.wait();
+        leaders.remove(&leader);
+    }
 }
 
 impl Drop for Exec {
@@ -275,7 +384,12 @@ impl Drop for Exec {
 }
 
 impl Exec {
-    fn start(self: &Arc<Exec>, plan: &Plan, spec: &Spec) -> Result<Option<PipeReader>, Refusal> {
+    fn start(
+        self: &Arc<Exec>,
+        plan: &Plan,
+        spec: &Spec,
+        containment: &Containment,
+    ) -> Result<Option<PipeReader>, Refusal> {
         let failed = |what: &str, why: io::Error| Refusal(500, format!("cannot {what}: {why}"));
         if let Some(spool) = &self.spool {
             let file = File::create(spool).map_err(|why| failed("make the spool", why))?;
@@ -299,6 +413,8 @@ impl Exec {
             .stdout(input)
             .stderr(error);
         in_own_session(&mut command);
+        let cage = Arc::new(containment.cage(&spec.limits, &mut command)?);
+        self.state().cage = Some(cage.clone());
         let began = Instant::now();
         self.state().starved = Some(began);
         let mut leaders = self.leaders.lock().expect("no holder panics");
@@ -309,7 +425,7 @@ impl Exec {
             Ok(child) => child,
             Err(why) => {
                 let text = not_started(plan, &why);
-                let outcome = if for_want(&why) {
+                let outcome = if for_want(&why) || contain::is_uncaged(&why) {
                     Outcome::Lost(text)
                 } else {
                     Outcome::State(text)
@@ -325,12 +441,12 @@ impl Exec {
             self.signal(Signal::KILL);
         }
         let unseen = Unseen { child, began };
-        if self.spool.is_none() && spec.wall.is_none() && self.exit_notice().is_some() {
+        if self.spool.is_none() && cage.limits.wall.is_none() && self.exit_notice().is_some() {
             self.state().unseen = Some(unseen);
         } else {
             self.see(unseen);
         }
-        if let Some(wall) = spec.wall {
+        if let Some(wall) = cage.limits.wall {
             let exec = self.clone();
             thread::spawn(move || exec.limit(wall));
         }
@@ -463,9 +579,16 @@ impl Exec {
 
     /// To the command's group, while the group's number is certain to be its.
     fn signal(&self, signal: Signal) {
-        if let Some(leader) = self.state().leader {
-            // Gone already is as good.
-            let _ = kill_process_group(leader, signal);
+        let cage = {
+            let state = self.state();
+            if let Some(leader) = state.leader {
+                // Gone already is as good.
+                let _ = kill_process_group(leader, signal);
+            }
+            state.cage.clone().filter(|_| signal == Signal::KILL)
+        };
+        if let Some(cage) = cage {
+            cage.kill();
         }
     }
 
@@ -562,6 +685,12 @@ impl Exec {
         self.state().leader = None;
         let status = child.wait();
         leaders.remove(&Pid::from_child(&child).as_raw_nonzero().get());
+        drop(leaders);
+        // What was not found ends here, where there is a cage.
+        let cage = self.state().cage.take();
+        if let Some(cage) = cage {
+            self.state().account = cage.close();
+        }
         status
     }
 
@@ -584,6 +713,10 @@ impl Exec {
             );
             self.append(text.as_bytes());
         }
+        let account = std::mem::take(&mut self.state().account);
+        for reached in &account.reached {
+            self.append(format!("\nburrow: {reached}\n").as_bytes());
+        }
         let (why, lost) = {
             let state = self.state();
             (state.why.clone(), state.lost.clone())
@@ -595,8 +728,9 @@ impl Exec {
             (Some(lost), ..) => Outcome::Lost(lost),
             (None, _, Err(why)) => Outcome::Lost(format!("it cannot be waited for: {why}")),
             (None, Some(why), Ok(_)) => Outcome::State(format!("signal: killed ({why})")),
-            (None, None, Ok(status)) => Outcome::State(describe(*status)),
+            (None, None, Ok(status)) => Outcome::State(with_reached(describe(*status), &account)),
         };
+        self.state().account = account;
         self.end(outcome, status.ok(), wall, names);
     }
 
@@ -663,13 +797,16 @@ impl Exec {
 
     fn end(&self, outcome: Outcome, status: Option<ExitStatus>, wall: Duration, strays: Vec<String>) {
         let mut state = self.state();
+        let account = std::mem::take(&mut state.account);
         state.file = None;
+        state.cage = None;
         state.end = Some(End {
             outcome,
             exit: status.and_then(|status| status.code()),
             signal: status.and_then(|status| status.signal()),
             wall,
             strays,
+            account,
             at: Instant::now(),
         });
         drop(state);
@@ -729,6 +866,14 @@ fn reap(leaders: &BTreeSet<i32>, table: &[Process]) {
     for pid in strays::adopted_dead(std::process::id() as i32, leaders, table) {
         // Waited for meanwhile is as good.
         let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+    }
+}
+
+/// A command that failed and had reached a limit failed by that, as far as can be told.
+fn with_reached(state: String, account: &Account) -> String {
+    match account.reached.first() {
+        Some(reached) if state != "ok" => format!("{state} ({reached})"),
+        _ => state,
     }
 }
 

@@ -2,6 +2,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::contain::{Bounds, Metadata, User};
 use crate::exec::SPOOL_MAX;
 use crate::form;
 use crate::server::AtHalt;
@@ -35,10 +36,20 @@ Flags (one dash or two, `-flag=value` or `-flag value`):
   -orphan-timeout TIME  end, with all commands, when nobody has asked for so long, as `90s` or `10m`
                         [0: never; with -reverse-type 10m]
   -max-output BYTES     a command that prints more is killed [4294967296]
+  -max-memory BYTES     of one command with all it started; what asks for more gets this [no limit]
+  -max-processes N      of one command, threads counted [no limit]
+  -max-wall TIME        a command that runs for longer is killed [no limit]
+  -no-network           commands have no network but themselves
+  -confine              commands write below the working directory and nowhere else
+  -build-user USER      commands run as this user, to whom the working directory is given; needs root
+  -block-metadata       commands do not reach 169.254.169.254, where clouds tell secrets [in a cloud, if this can
+                        be done]; -block-metadata=false: they do
   -health-addr ADDR     answer /healthz there too, without TLS or password
   -halt, -reboot        /halt powers the machine off, or reboots it [it ends this process alone]
   -version              print the version
   -help                 print this
+
+What of these a machine cannot do is an error at the start; see docs/containment.md.
 
 With $META_TLS_CERT and $META_TLS_KEY (PEM, or @FILE) it listens with TLS.
 
@@ -56,6 +67,7 @@ pub struct Flags {
     pub orphan_timeout: Option<Duration>,
     pub health_addr: Option<String>,
     pub max_output: u64,
+    pub bounds: Bounds,
     pub at_halt: AtHalt,
     pub reverse: Option<Reverse>,
 }
@@ -91,6 +103,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
         orphan_timeout: None,
         health_addr: None,
         max_output: SPOOL_MAX,
+        bounds: Bounds::default(),
         at_halt: AtHalt::EndProcess,
         reverse: None,
     };
@@ -122,6 +135,21 @@ pub fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
                 reboot = switch(parser.optional_value());
                 continue;
             }
+            "no-network" => {
+                flags.bounds.limits.no_network = switch(parser.optional_value());
+                continue;
+            }
+            "confine" => {
+                flags.bounds.limits.confined = switch(parser.optional_value());
+                continue;
+            }
+            "block-metadata" => {
+                flags.bounds.metadata = match switch(parser.optional_value()) {
+                    true => Metadata::Blocked,
+                    false => Metadata::Open,
+                };
+                continue;
+            }
             "insecure-dev" => {
                 trust.push(Trust::Anybody);
                 continue;
@@ -147,17 +175,19 @@ pub fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
             "state-dir" => flags.state_dir = Some(value.into()),
             "password-file" => flags.password_file = Some(value.into()),
             "report-file" => flags.report_file = Some(value.into()),
-            "orphan-timeout" => orphan_timeout = Some(duration(&text()?)?),
+            "orphan-timeout" => orphan_timeout = Some(duration("-orphan-timeout", &text()?)?),
             "reverse-type" => reverse_type = Some(text()?),
             "identity" => identity = Some(PathBuf::from(value)),
             "enroll" => enroll = Some(text()?),
             "coordinator" => coordinator = Some(text()?),
             "health-addr" => flags.health_addr = Some(text()?),
-            "max-output" => {
-                let text = text()?;
-                let bytes = text.parse();
-                flags.max_output =
-                    bytes.map_err(|_| format!("-max-output: `{text}` is no number of bytes"))?;
+            "max-output" => flags.max_output = number(&name, &text()?, "bytes")?,
+            "max-memory" => flags.bounds.limits.memory = Some(number(&name, &text()?, "bytes")?),
+            "max-processes" => flags.bounds.limits.processes = Some(number(&name, &text()?, "processes")?),
+            "max-wall" => flags.bounds.limits.wall = duration("-max-wall", &text()?)?,
+            "build-user" => {
+                let found = User::find(&text()?);
+                flags.bounds.user = Some(found.map_err(|why| format!("-build-user: {why}"))?);
             }
             "hostname" => hostname = Some(text()?),
             "ca-file" => trust.push(Trust::CaFile(value.into())),
@@ -218,8 +248,15 @@ fn header_text(flag: &str, text: String) -> Result<String, String> {
     ))
 }
 
-fn duration(text: &str) -> Result<Option<Duration>, String> {
-    let wrong = || format!("-orphan-timeout: `{text}` is no time; wanted `90s`, `10m`, `2h` or `0`");
+fn number(flag: &str, text: &str, unit: &str) -> Result<u64, String> {
+    text.parse()
+        .ok()
+        .filter(|&number| number > 0)
+        .ok_or_else(|| format!("-{flag}: `{text}` is no number of {unit}"))
+}
+
+fn duration(flag: &str, text: &str) -> Result<Option<Duration>, String> {
+    let wrong = || format!("{flag}: `{text}` is no time; wanted `90s`, `10m`, `2h` or `0`");
     if text == "0" {
         return Ok(None);
     }

@@ -8,9 +8,11 @@
 
 pub mod beneath; // paths that stay below a folder
 mod command; // what to run, resolved
+mod contain; // what commands are kept within
 mod control; // the connection that was registered
 pub mod dial; // connections to the coordinator
 mod exec; // commands that outlive their connection
+mod facts; // what this machine is
 mod fetch; // archives by URL
 pub mod files; // what is written into the working directory
 mod flags; // what to be told
@@ -23,6 +25,7 @@ mod ordered; // work in threads, results in order
 mod reverse; // dialling in
 mod run; // the program
 mod server; // one connection
+mod ssh; // shells for people
 mod strays; // what commands leave behind
 pub mod stream; // bytes, read ahead
 pub mod trust; // which coordinators are believed

@@ -15,13 +15,16 @@ use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::contain::Containment;
 use crate::dial::{Coordinator, Proxy, parse_address};
 use crate::exec::Execs;
+use crate::facts::Facts;
 use crate::fetch::Fetcher;
 use crate::flags::{self, Flags, Reverse};
 use crate::identity::{self, Trouble};
 use crate::reverse::{self, Credential, Identity, Refusals};
 use crate::server::{Server, Setup, serve, serve_health};
+use crate::ssh::Ssh;
 use crate::trust::{Trust, server_config};
 
 /// Exit codes for supervisors. Source: sysexits.h.
@@ -92,7 +95,9 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         None => (std::env::temp_dir().join(format!("buildlet-{instance}")), true),
     };
     let workdir = flags.workdir.clone().unwrap_or_else(|| state_dir.join("work"));
-    private_dir(&state_dir).map_err(|why| io("make", &state_dir, why))?;
+    // Whoever runs commands passes through it to the working directory.
+    let mode = if flags.bounds.user.is_some() { 0o711 } else { 0o700 };
+    private_dir(&state_dir, mode).map_err(|why| io("make", &state_dir, why))?;
     fs::create_dir_all(&workdir).map_err(|why| io("make", &workdir, why))?;
     let workdir = workdir.canonicalize().map_err(|why| io("use", &workdir, why))?;
     let refusals = Refusals(state_dir.join("refusals"));
@@ -111,7 +116,9 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         },
     };
     let execs = state_dir.join("execs");
-    let execs = Execs::open(execs, workdir.clone(), instance.clone(), flags.max_output)
+    let containment = Containment::open(flags.bounds.clone(), &workdir, &instance)?;
+    let (dir, bound) = (workdir.clone(), flags.max_output);
+    let execs = Execs::open(execs, dir, instance.clone(), bound, containment.clone())
         .map_err(|why| io("use the state folder", &state_dir, why))?;
     let own = reverse.as_ref().map(|(coordinator, _)| {
         (
@@ -125,6 +132,9 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         password,
         instance,
         execs,
+        containment,
+        facts: Facts::new(),
+        ssh: Ssh::new(&state_dir),
         fetcher: Fetcher {
             public: Arc::new(Trust::PublicRoots.client_config()?),
             own,
@@ -133,6 +143,8 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         temporary: is_ours.then_some(state_dir),
     }));
     end_by_signal(&server)?;
+    let asking = server.clone();
+    thread::spawn(move || asking.look_for_tools());
     if let Some(address) = &flags.health_addr {
         let listener = bind(address, "-health-addr")?;
         thread::spawn(move || serve_health(&listener));
@@ -315,12 +327,12 @@ fn who_we_are(reverse: &Reverse, coordinator: &Coordinator) -> Result<Identity, 
 }
 
 /// Made for us alone: a fixed name in a shared folder could be planted by others.
-fn private_dir(path: &Path) -> std::io::Result<()> {
+fn private_dir(path: &Path, mode: u32) -> std::io::Result<()> {
     fs::create_dir_all(path)?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     }
     Ok(())
 }

@@ -17,12 +17,21 @@ use subtle::ConstantTimeEq;
 
 use crate::beneath::{Root, relative};
 use crate::command::{Refusal, Spec};
+use crate::contain::{AsBuilder, Containment, Limits, as_builder};
 use crate::exec::{End, Exec, Execs, GRACE, Outcome, Reaped};
+use crate::facts::{self, Facts};
 use crate::fetch::Fetcher;
 use crate::files::{self, FileError, bad, failed};
 use crate::form;
 use crate::list::{self, Listing};
+use crate::ssh::{Guest, Ssh, SshRefusal};
 use crate::stream::{Body, Buffered, Stream, notice_death};
+
+/// What this buildlet has beyond the original. Source: spec buildlet 8.
+const FEATURES: [&str; 3] = ["exec2", "facts", "limits"];
+
+/// The head before what is no longer HTTP.
+const UPGRADE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: ssh\r\nConnection: Upgrade\r\n\r\n";
 
 /// Most connections at once; more are closed at once.
 const CONNECTIONS_MAX: usize = 256;
@@ -69,6 +78,9 @@ pub struct Setup {
     /// Differs at every start.
     pub instance: String,
     pub execs: Execs,
+    pub containment: Arc<Containment>,
+    pub facts: Facts,
+    pub ssh: Ssh,
     pub fetcher: Fetcher,
     pub at_halt: AtHalt,
     /// A folder that goes with the process.
@@ -187,6 +199,11 @@ impl Server {
         }
     }
 
+    /// Finds out which tools are here; takes seconds.
+    pub fn look_for_tools(&self) {
+        self.setup.facts.look_for_tools(&self.setup.execs);
+    }
+
     pub fn instance(&self) -> &str {
         &self.setup.instance
     }
@@ -240,6 +257,7 @@ impl Server {
     pub fn end(&self) {
         self.halting.store(true, Ordering::SeqCst);
         self.setup.execs.kill_all();
+        self.setup.containment.close();
         if let Some(folder) = &self.setup.temporary {
             // What stays is in the system's folder for such.
             let _ = std::fs::remove_dir_all(folder);
@@ -433,6 +451,8 @@ fn phrase(status: u16) -> &'static str {
         404 => "Not Found",
         413 => "Payload Too Large",
         422 => "Unprocessable Entity",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
         503 => "Service Unavailable",
         _ => "Internal Server Error",
     }
@@ -483,7 +503,7 @@ impl Request<'_> {
             "/status" | "/workdir" | "/ls" | "/tgz" => &["GET"],
             "/writetgz" => &["PUT", "POST"],
             "/write" => &["PUT"],
-            "/exec" | "/removeall" | "/halt" | "/burrow/update" => &["POST"],
+            "/exec" | "/removeall" | "/halt" | "/burrow/update" | "/connect-ssh" => &["POST"],
             "/burrow/exec" => &["POST", "GET"],
             other if other.starts_with("/burrow/exec/") => &["GET", "DELETE"],
             _ => return Ok(Some(Answer::error(404, "404 page not found"))),
@@ -518,8 +538,10 @@ impl Request<'_> {
                 let mut status = json!({
                     "Version": PROTOCOL,
                     "Burrow": env!("CARGO_PKG_VERSION"),
-                    "Features": ["exec2"],
+                    "Features": FEATURES,
                     "Instance": server.setup.instance,
+                    "Facts": server.setup.facts.json(&server.setup.workdir),
+                    "Containment": facts::containment(server.setup.containment.abilities()),
                 });
                 if let Some(why) = server.quarantined() {
                     status["Quarantined"] = why.into();
@@ -555,6 +577,7 @@ impl Request<'_> {
                 // As if it had lost its coordinator: stage0 asks what to run.
                 std::process::exit(75);
             }
+            ("/connect-ssh", _) => return self.connect_ssh(server, head),
             ("/exec", _) => return self.exec(server),
             ("/burrow/exec", "POST") => self.start(server)?,
             ("/burrow/exec", _) => {
@@ -596,7 +619,7 @@ impl Request<'_> {
 
     fn ls(&mut self, server: &Server) -> io::Result<Option<Answer>> {
         let get = |key| form::get(&self.query, key);
-        let (root, dir) = match folder(server, get("dir").unwrap_or_default(), "dir") {
+        let (root, dir, _theirs) = match folder(server, get("dir").unwrap_or_default(), "dir") {
             Ok(found) => found,
             Err(answer) => return Ok(Some(answer)),
         };
@@ -616,16 +639,17 @@ impl Request<'_> {
 
     fn tgz(&mut self, server: &Server) -> io::Result<Option<Answer>> {
         let get = |key| form::get(&self.query, key);
-        let found = folder(server, get("dir").unwrap_or_default(), "dir").and_then(|(root, dir)| {
-            root.folder(&dir).map_err(|why| match why.kind() {
+        let found = folder(server, get("dir").unwrap_or_default(), "dir").and_then(|(root, dir, theirs)| {
+            let folder = root.folder(&dir).map_err(|why| match why.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                     Answer::error(404, format!("there is no folder `{}`", dir.display()))
                 }
                 _ => failed("read", &dir, why).into(),
-            })
+            });
+            Ok((folder?, theirs))
         });
-        let folder = match found {
-            Ok(folder) => folder,
+        let (folder, _theirs) = match found {
+            Ok(found) => found,
             Err(answer) => return Ok(Some(answer)),
         };
         let one_member = get("pargzip").is_some_and(|value| !form::is_true(Some(value)));
@@ -638,7 +662,7 @@ impl Request<'_> {
 
     fn write_tgz(&mut self, server: &Server, method: &str) -> io::Result<Handled> {
         let dir = form::get(&self.query, "dir").unwrap_or_default().to_owned();
-        let (root, dir) = match folder(server, &dir, "dir") {
+        let (root, dir, _theirs) = match folder(server, &dir, "dir") {
             Ok(found) => found,
             Err(answer) => return Ok(Err(answer)),
         };
@@ -664,7 +688,7 @@ impl Request<'_> {
     }
 
     fn write(&mut self, server: &Server) -> Handled {
-        let (root, _) = folder(server, "", "dir")?;
+        let (root, _, _theirs) = folder(server, "", "dir")?;
         let get = |key| form::get(&self.query, key).unwrap_or_default();
         files::put(&root, get("path"), get("mode"), &mut self.body)?;
         Ok(Some(Answer::ok("OK")))
@@ -679,7 +703,8 @@ impl Request<'_> {
         if paths.contains(&".") {
             server.setup.execs.kill_all();
         }
-        let removed = folder(server, "", "dir").and_then(|(root, _)| Ok(files::remove_all(&root, &paths)?));
+        let removed =
+            folder(server, "", "dir").and_then(|(root, _, _theirs)| Ok(files::remove_all(&root, &paths)?));
         if paths.contains(&".") {
             let unclean = removed.as_ref().err().map(|answer| answer.reason());
             if let Some(why) = &unclean {
@@ -706,6 +731,31 @@ impl Request<'_> {
         }))
     }
 
+    /// Becomes a connection to an ssh server. Source: spec buildlet 6.
+    fn connect_ssh(&mut self, server: &Server, head: &RequestHead) -> io::Result<Option<Answer>> {
+        if !self.body.is_done() && self.body.read(&mut [0])? > 0 {
+            return Ok(Some(Answer::error(400, "a request for ssh has no body")));
+        }
+        let guest = Guest::parse(head.header("x-go-ssh-user"), head.header("x-go-authorized-key"));
+        let guest = match guest {
+            Ok(guest) => guest,
+            Err(why) => return Ok(Some(Answer::error(400, why))),
+        };
+        let Setup {
+            execs,
+            containment,
+            workdir,
+            ssh,
+            ..
+        } = &server.setup;
+        let client = &mut *self.body.connection;
+        match ssh.serve(&guest, client, UPGRADE, (execs, containment, workdir))? {
+            Err(SshRefusal(status, why)) => Ok(Some(Answer::error(status, why))),
+            // Nothing comes after it.
+            Ok(()) => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
     /// Starts a command that goes on whatever becomes of this connection.
     fn start(&mut self, server: &Server) -> io::Result<Handled> {
         let form = match self.form()? {
@@ -719,7 +769,7 @@ impl Request<'_> {
                 format!("`{id}` is no name of a command; wanted 1 to 100 of letters, digits, `.`, `_`, `-`");
             return Ok(Err(Answer::error(400, text)));
         }
-        let started = server.setup.execs.start(id, &spec(&form));
+        let started = spec(&form).and_then(|spec| server.setup.execs.start(id, &spec));
         let answer = started.map(|started| Some(Answer::json(json!({"id": id, "started": started}))));
         Ok(answer.map_err(Answer::from))
     }
@@ -729,7 +779,7 @@ impl Request<'_> {
         // No caller can give a command a name with a colon.
         let id = format!("connection:{}", server.names.fetch_add(1, Ordering::SeqCst));
         let started = match self.form()? {
-            Ok(form) => server.setup.execs.start_tied(&id, &spec(&form)),
+            Ok(form) => spec(&form).and_then(|spec| server.setup.execs.start_tied(&id, &spec)),
             Err(answer) => return Ok(Some(answer)),
         };
         let (exec, mut output) = match started {
@@ -863,6 +913,8 @@ fn exec_end(end: &End, bytes: u64) -> Vec<u8> {
         "wall_ms": end.wall.as_millis() as u64,
         "bytes": bytes,
         "strays": end.strays,
+        "memory_peak": end.account.memory_peak,
+        "cpu_ms": end.account.cpu.map(|cpu| cpu.as_millis() as u64),
     })
     .to_string();
     let (name, text) = match &end.outcome {
@@ -875,17 +927,26 @@ fn exec_end(end: &End, bytes: u64) -> Vec<u8> {
 /// An answer that is still to be sent, or an error to be sent instead.
 type Handled = Result<Option<Answer>, Answer>;
 
-/// The working directory, made if it is missing, and a path below it; empty is the directory itself.
-fn folder(server: &Server, path: &str, parameter: &str) -> Result<(Root, PathBuf), Answer> {
+/// The working directory, made if it is missing, and a path below it; empty is the directory itself. What is done
+/// there is done by the user of commands, for as long as the third is kept.
+fn folder(
+    server: &Server,
+    path: &str,
+    parameter: &str,
+) -> Result<(Root, PathBuf, Option<AsBuilder>), Answer> {
     let path = match path {
         "" => PathBuf::new(),
         path => relative(path)
             .map_err(|why| Answer::error(400, format!("invalid '{parameter}' parameter: {why}")))?,
     };
-    let made =
-        std::fs::create_dir_all(&server.setup.workdir).and_then(|()| Root::open(&server.setup.workdir));
-    let root = made.map_err(|why| Answer::error(500, format!("cannot make the working directory: {why}")))?;
-    Ok((root, path))
+    let containment = &server.setup.containment;
+    let opened = containment.make_workdir().and_then(|()| {
+        let theirs = as_builder(containment)?;
+        Ok((Root::open(&server.setup.workdir)?, theirs))
+    });
+    let (root, theirs) =
+        opened.map_err(|why| Answer::error(500, format!("cannot make the working directory: {why}")))?;
+    Ok((root, path, theirs))
 }
 
 /// What goes on, for people.
@@ -961,9 +1022,10 @@ impl Write for Outgoing<'_> {
     }
 }
 
-fn spec(form: &Form) -> Spec {
+fn spec(form: &Form) -> Result<Spec, Refusal> {
     let list = |key| form::all(&form.body, key).map(str::to_owned).collect();
-    Spec {
+    let limits = Limits::parse(&form.body).map_err(|why| Refusal(400, why))?;
+    Ok(Spec {
         cmd: form.get("cmd").to_owned(),
         args: list("cmdArg"),
         dir: form.get("dir").to_owned(),
@@ -971,8 +1033,8 @@ fn spec(form: &Form) -> Spec {
         path: list("path"),
         system: form.get("mode") == "sys",
         debug: form::is_true(Some(form.get("debug"))),
-        wall: form.get("wall_s").parse().ok().map(Duration::from_secs),
-    }
+        limits,
+    })
 }
 
 fn os() -> &'static str {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use http1::{BodyDecoder, Decoded};
@@ -228,6 +229,39 @@ impl Buffered {
         match filled {
             Ok(n) => n == 0,
             Err(why) => why.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// What there is to read without waiting; empty: the peer sends no more.
+    pub fn take_ready(&mut self) -> io::Result<Option<Vec<u8>>> {
+        if self.have.is_empty() {
+            self.stream.set_nonblocking(true)?;
+            let filled = self.fill();
+            self.stream.set_nonblocking(false)?;
+            match filled {
+                Ok(_) => {}
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(Some(std::mem::take(&mut self.have)))
+    }
+
+    /// Waits until there is something to read here or from `other`, at most `limit`; may return early.
+    pub fn wait_ready(&self, other: Option<&UnixStream>, limit: Duration) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let limit = match self.stream.tcp() {
+            Some(_) => limit,
+            // Multiplexed, it has nothing of its own that could be waited for.
+            None => limit.min(Duration::from_millis(10)),
+        };
+        let own = self.stream.tcp().map(|tcp| PollFd::new(tcp, PollFlags::IN));
+        let other = other.map(|other| PollFd::new(other, PollFlags::IN));
+        let mut all: Vec<PollFd<'_>> = own.into_iter().chain(other).collect();
+        let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+        match poll(&mut all, Some(&limit)) {
+            Err(why) if why != rustix::io::Errno::INTR => Err(why.into()),
+            _ => Ok(()),
         }
     }
 

@@ -1,10 +1,10 @@
 //! What is run by hand: `cargo run --release -p xtask -- simulate --seeds 100000`.
 
+mod agent_bench;
 mod bench;
 mod corpus_bench;
 mod follow_bench;
 mod idle_bench;
-mod agent_bench;
 mod schedule_bench;
 mod simulate;
 

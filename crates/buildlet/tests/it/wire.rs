@@ -94,7 +94,10 @@ fn a_buildlet_says_who_it_is() {
     assert_eq!(first, "1 connections, 1 requests under way\n");
     let status: serde_json::Value = serde_json::from_slice(&machine.get("/status").body).unwrap();
     assert_eq!(status["Version"], 27);
-    assert_eq!(status["Features"], serde_json::json!(["exec2"]));
+    assert_eq!(
+        status["Features"],
+        serde_json::json!(["exec2", "facts", "limits"])
+    );
     assert_eq!(
         machine.get("/").text(),
         format!(

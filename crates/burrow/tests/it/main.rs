@@ -12,8 +12,8 @@ mod maintnerd;
 mod newcomer;
 mod peers;
 mod reload;
-mod updates;
 mod security;
+mod updates;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
