@@ -8,8 +8,6 @@ use crate::form;
 use crate::server::AtHalt;
 use crate::trust::{Trust, parse_fingerprint};
 
-const LISTEN: &str = "localhost:5936";
-
 const HELP: &str = "\
 buildlet: runs what a burrow or Go coordinator sends to this machine
 
@@ -18,7 +16,8 @@ buildlet: runs what a burrow or Go coordinator sends to this machine
   buildlet -coordinator=farm.example.com:443 -reverse-type=linux-arm64
 
 Flags (one dash or two, `-flag=value` or `-flag value`):
-  -listen ADDR          where to listen; port 0 takes a free one [localhost:5936]
+  -listen ADDR          where to listen; port 0 takes a free one [localhost:5936; in GCE and
+                        EC2 0.0.0.0:443 if there is a certificate, else 0.0.0.0:80]
   -reverse-type TYPE    dial in as a machine of this host type instead of listening; its key is the content of
                         $GO_BUILD_KEY_PATH, else of ~/.gobuildkey-TYPE
   -enroll TOKEN         make this machine known to the farm by a token of `burrow enroll new`, or @FILE with one, and dial
@@ -51,7 +50,8 @@ Flags (one dash or two, `-flag=value` or `-flag value`):
 
 What of these a machine cannot do is an error at the start; see docs/containment.md.
 
-With $META_TLS_CERT and $META_TLS_KEY (PEM, or @FILE) it listens with TLS.
+With $META_TLS_CERT and $META_TLS_KEY (PEM, or @FILE) it listens with TLS. In GCE and EC2 these and the password are
+asked for there too, by the keys that golang/build gives them.
 
 Exit codes: 0 after /halt or a signal to end, 2 wrong flags, 75 orphaned after dialling in, 78 refused by the coordinator or
 settings that cannot be right (no key, a certificate that is not the one named), 1 all else.
@@ -59,7 +59,8 @@ settings that cannot be right (no key, a certificate that is not the one named),
 
 /// What the program is told to be.
 pub struct Flags {
-    pub listen: String,
+    /// `None`: what fits the place.
+    pub listen: Option<String>,
     pub workdir: Option<PathBuf>,
     pub state_dir: Option<PathBuf>,
     pub password_file: Option<PathBuf>,
@@ -95,7 +96,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
         _ => arg,
     });
     let mut flags = Flags {
-        listen: LISTEN.to_owned(),
+        listen: None,
         workdir: None,
         state_dir: None,
         password_file: None,
@@ -167,8 +168,8 @@ pub fn parse(args: Vec<OsString>) -> Result<Option<Flags>, String> {
             "listen" => {
                 // Go's word for its default.
                 flags.listen = match text()?.as_str() {
-                    "AUTO" => LISTEN.to_owned(),
-                    text => text.to_owned(),
+                    "AUTO" => None,
+                    text => Some(text.to_owned()),
                 }
             }
             "workdir" => flags.workdir = Some(value.into()),

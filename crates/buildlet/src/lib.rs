@@ -20,6 +20,7 @@ pub mod form; // fields of queries and bodies
 mod gomode; // modes as Go writes them
 mod identity; // a key of its own
 mod list; // what is read from the working directory
+mod metadata; // what is told to a machine that listens
 mod multiplexed; // connections within it, before 2019
 mod ordered; // work in threads, results in order
 mod reverse; // dialling in

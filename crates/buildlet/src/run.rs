@@ -22,6 +22,7 @@ use crate::facts::Facts;
 use crate::fetch::Fetcher;
 use crate::flags::{self, Flags, Reverse};
 use crate::identity::{self, Trouble};
+use crate::metadata::Metadata;
 use crate::reverse::{self, Credential, Identity, Refusals};
 use crate::server::{Server, Setup, serve, serve_health};
 use crate::ssh::Ssh;
@@ -83,10 +84,14 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         None => None,
         Some(reverse) => Some((coordinator(reverse).map_err(settings)?, reverse)),
     };
+    let metadata = match &reverse {
+        Some(_) => Metadata::default(),
+        None => Metadata::find()?,
+    };
     let password = match (&reverse, &flags.password_file) {
         // Whoever is dialled has proved who it is.
         (Some(_), _) => None,
-        (None, None) => meta("password")?,
+        (None, None) => metadata.get("password")?,
         (None, Some(path)) => Some(read_password(path)?),
     };
     let instance = random_hex(16)?;
@@ -154,7 +159,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         thread::spawn(move || server.end_when_orphaned(limit, code.into()));
     }
     match reverse {
-        None => listen(flags, &server),
+        None => listen(flags, &server, &metadata),
         Some((coordinator, identity)) => {
             let refused = reverse::run(&server, &Arc::new(coordinator), &identity, &refusals);
             let pause = refusals.one_more();
@@ -168,24 +173,24 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     }
 }
 
-fn listen(flags: &Flags, server: &Arc<Server>) -> Result<(), Failure> {
-    let mut addresses = flags.listen.to_socket_addrs().map_err(|why| {
-        format!(
-            "-listen: `{}` is no address: {why}; wanted HOST:PORT",
-            flags.listen
-        )
-    })?;
+fn listen(flags: &Flags, server: &Arc<Server>, metadata: &Metadata) -> Result<(), Failure> {
+    let tls = listening_tls(metadata)?;
+    let listen = match &flags.listen {
+        Some(listen) => listen.as_str(),
+        None => default_listen(metadata.is_in_a_cloud(), tls.is_some()),
+    };
+    let mut addresses = listen
+        .to_socket_addrs()
+        .map_err(|why| format!("-listen: `{listen}` is no address: {why}; wanted HOST:PORT"))?;
     let loopback = addresses.next().is_some_and(|first| first.ip().is_loopback())
         && addresses.all(|address| address.ip().is_loopback());
     if !server.has_password() && !loopback {
         let text = format!(
-            "-listen: `{}` is reachable by others, and whoever reaches it runs commands; give a -password-file",
-            flags.listen
+            "-listen: `{listen}` is reachable by others, and whoever reaches it runs commands; give a -password-file"
         );
         return Err(text.into());
     }
-    let tls = listening_tls()?;
-    let listener = bind(&flags.listen, "-listen")?;
+    let listener = bind(listen, "-listen")?;
     let address = listener.local_addr().map_err(|why| why.to_string())?;
     if let Some(path) = &flags.report_file {
         let (address, instance) = (address.to_string(), server.instance());
@@ -217,36 +222,22 @@ fn end_by_signal(server: &Arc<Server>) -> Result<(), String> {
     Ok(())
 }
 
-/// TLS, where the environment has a certificate and its key.
-fn listening_tls() -> Result<Option<Arc<ServerConfig>>, String> {
-    match (meta("tls-cert")?, meta("tls-key")?) {
+/// Where nothing is said. Source: golang/build `cmd/buildlet/buildlet.go`.
+fn default_listen(in_a_cloud: bool, has_tls: bool) -> &'static str {
+    match (in_a_cloud, has_tls) {
+        (true, true) => "0.0.0.0:443",
+        (true, false) => "0.0.0.0:80",
+        (false, _) => "localhost:5936",
+    }
+}
+
+/// TLS, where a certificate and its key are told.
+fn listening_tls(metadata: &Metadata) -> Result<Option<Arc<ServerConfig>>, String> {
+    match (metadata.get("tls-cert")?, metadata.get("tls-key")?) {
         (None, None) => Ok(None),
         (Some(cert), Some(key)) => server_config(&cert, &key).map(Some),
         _ => Err("META_TLS_CERT and META_TLS_KEY belong together; one of them is missing".to_owned()),
     }
-}
-
-/// The stand-in for a cloud's metadata: `META_` and the key, in its own or in upper case, or with `GCE`
-/// before it. A value `@FILE` is that file's content.
-///
-/// Source: golang/build `cmd/buildlet/buildlet.go`, `buildlet/kube.go` (2018).
-fn meta(key: &str) -> Result<Option<String>, String> {
-    let name = key.replace('-', "_");
-    let upper = name.to_uppercase();
-    let names = ["META_", "GCEMETA_"].map(|prefix| [format!("{prefix}{name}"), format!("{prefix}{upper}")]);
-    let value = names
-        .as_flattened()
-        .iter()
-        .find_map(|name| std::env::var(name).ok());
-    let value = match value.as_deref().and_then(|value| value.strip_prefix('@')) {
-        None => value,
-        Some(path) => {
-            Some(fs::read_to_string(path).map_err(|why| format!("cannot read {key} from `{path}`: {why}"))?)
-        }
-    };
-    Ok(value
-        .map(|value| value.trim().to_owned())
-        .filter(|value| !value.is_empty()))
 }
 
 fn read_password(path: &Path) -> Result<String, String> {

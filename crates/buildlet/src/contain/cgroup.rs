@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -18,6 +19,8 @@ use super::{Ability, Account, Limits};
 const PREFIX: &str = "burrow-";
 /// The group this program goes into where it may not stay among its own groups.
 const AGENT: &str = "agent";
+/// How often a group is made anew that others took for left over.
+const OWN_TRIES: usize = 200;
 /// For a group that was killed to be empty.
 const EMPTY_LIMIT: Duration = Duration::from_secs(5);
 
@@ -302,16 +305,44 @@ fn own(base: &Path, name: &str, is_v2: bool) -> Result<Hierarchy, String> {
     }
     let dir = base.join(name);
     let failed = |why: io::Error| format!("the group `{}` cannot be made: {why}", dir.display());
-    fs::create_dir(&dir).map_err(failed)?;
-    let lock = File::open(&dir).map_err(failed)?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|why| failed(why.into()))?;
-    Ok(Hierarchy {
-        dir,
-        is_v2,
-        memory: false,
-        processes: false,
-        _lock: lock,
-    })
+    // Another that starts beside this one may take it for left over before it is locked.
+    for _ in 0..OWN_TRIES {
+        if let Some(lock) = make_locked(&dir).map_err(failed)? {
+            return Ok(Hierarchy {
+                dir,
+                is_v2,
+                memory: false,
+                processes: false,
+                _lock: lock,
+            });
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Err(failed(io::Error::other("others keep removing it")))
+}
+
+/// `None`: somebody was about to remove it, or has.
+fn make_locked(dir: &Path) -> io::Result<Option<File>> {
+    match fs::create_dir(dir) {
+        Err(why) if why.kind() != io::ErrorKind::AlreadyExists => return Err(why),
+        _ => {}
+    }
+    let gone = |why: io::Error| match why.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::WouldBlock => Ok(None),
+        _ => Err(why),
+    };
+    let lock = match File::open(dir) {
+        Ok(lock) => lock,
+        Err(why) => return gone(why),
+    };
+    if let Err(why) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        return gone(why.into());
+    }
+    match (fs::metadata(dir), lock.metadata()) {
+        (Ok(there), Ok(held)) if there.ino() == held.ino() => Ok(Some(lock)),
+        (Err(why), _) => gone(why),
+        _ => Ok(None),
+    }
 }
 
 /// Ends what is in a group and below it, and removes it.
@@ -473,6 +504,24 @@ impl Drop for Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_that_start_at_once_have_a_group_each() {
+        let opened: Vec<Groups> = thread::scope(|scope| {
+            let open =
+                |n: usize| scope.spawn(move || Groups::open(&format!("test-{}-{n}", std::process::id())));
+            let all: Vec<_> = (0..8).map(open).collect();
+            all.into_iter().map(|one| one.join().expect("no panic")).collect()
+        });
+        let tree = opened[0].tree.is_ok();
+        for groups in &opened {
+            assert_eq!(groups.tree.is_ok(), tree, "{:?}", groups.tree);
+            let there = groups.hierarchies.iter().all(|hierarchy| hierarchy.dir.is_dir());
+            assert!(there);
+            groups.close();
+            assert!(groups.hierarchies.iter().all(|hierarchy| !hierarchy.dir.exists()));
+        }
+    }
 
     fn found(mountinfo: &str, groups: &str) -> Vec<(String, String)> {
         let found = places(mountinfo, groups).into_iter();

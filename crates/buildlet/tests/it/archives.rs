@@ -31,7 +31,7 @@ fn entry_with(name: &str, kind: EntryType, link: &str, content: &[u8], mode: u32
     out
 }
 
-fn file(name: &str, content: &[u8]) -> Vec<u8> {
+pub fn file(name: &str, content: &[u8]) -> Vec<u8> {
     entry(name, EntryType::Regular, "", content)
 }
 
@@ -41,7 +41,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-fn tgz(entries: &[Vec<u8>]) -> Vec<u8> {
+pub fn tgz(entries: &[Vec<u8>]) -> Vec<u8> {
     gzip(&[entries.concat(), vec![0; 1024]].concat())
 }
 

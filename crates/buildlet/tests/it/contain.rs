@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::archives::{file, tgz};
 use crate::machine::{Answer, Machine};
 
 const NOBODY: u32 = 65534;
@@ -443,6 +444,12 @@ fn commands_of_another_user_have_the_files_and_not_the_machine() {
         .state(),
         "ok"
     );
+    // Of many at once as well, on whichever thread.
+    let many: Vec<Vec<u8>> = (0..300).map(|n| file(&format!("many/{n}"), b"x")).collect();
+    assert_eq!(machine.put("/writetgz?dir=tar", &tgz(&many)).shown(), "200 OK");
+    let theirs = (0..300).filter(|n| owner(&format!("tar/many/{n}")) == NOBODY);
+    assert_eq!(theirs.count(), 300);
+    assert!(machine.get("/tgz?dir=tar").whole);
     // And what this program may and they may not is not done for them.
     assert_eq!(run(&machine, &[], "cat sent/file").state(), "exit status 1");
     let answer = machine.get("/ls?digest=true&recursive=true");

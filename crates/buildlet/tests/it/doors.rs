@@ -128,3 +128,97 @@ fn an_orphan_ends_itself() {
     let mut machine = Machine::with(&["-orphan-timeout=1s"], &[]);
     assert_eq!(machine.code(), Some(0));
 }
+
+/// A cloud's metadata server that answers these paths; what it was asked is kept.
+fn cloud(
+    answers: &'static [(&'static str, &'static str, &'static str)],
+) -> (String, std::sync::mpsc::Receiver<String>) {
+    use std::io::{BufRead, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (sender, asked) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let lines = std::io::BufReader::new(&stream).lines().map(Result::unwrap);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let head = head.join("\n");
+            let found = answers
+                .iter()
+                .find(|(start, header, _)| head.starts_with(&format!("{start} ")) && head.contains(header));
+            let (status, text) = found.map_or(("404 Not Found", ""), |found| ("200 OK", found.2));
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{text}",
+                text.len()
+            );
+            let _ = (&stream).write_all(answer.as_bytes());
+            // Nobody may listen any more.
+            let _ = sender.send(head);
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn clouds_tell_the_password() {
+    let (address, asked) = cloud(&[(
+        "GET /computeMetadata/v1/instance/attributes/password",
+        "Metadata-Flavor: Google",
+        "of gce\n",
+    )]);
+    let machine = Machine::with(&[], &[("GCE_METADATA_HOST", &address)]);
+    assert_eq!(machine.get("/status").shown(), "403 invalid password");
+    let auth = "Authorization: Basic OjpvZiBnY2U=\r\n";
+    assert_eq!(machine.request("GET", "/status", auth, b"").status, 403);
+    // `x:of gce`
+    let auth = "Authorization: Basic eDpvZiBnY2U=\r\n";
+    assert_eq!(machine.request("GET", "/status", auth, b"").status, 200);
+    let asked: Vec<String> = asked.try_iter().collect();
+    for key in ["password", "tls-cert", "tls-key"] {
+        let asks = |head: &&String| head.contains(&format!("/attributes/{key} "));
+        assert_eq!(asked.iter().filter(asks).count(), 1, "{asked:?}");
+    }
+    // What the environment says goes before, and a pod has no machine's metadata.
+    let env = [
+        ("GCE_METADATA_HOST", address.as_str()),
+        ("META_PASSWORD", "of env"),
+    ];
+    let machine = Machine::with(&[], &env);
+    assert_eq!(machine.request("GET", "/status", auth, b"").status, 403);
+    let env = [
+        ("GCE_METADATA_HOST", address.as_str()),
+        ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
+    ];
+    assert_eq!(Machine::with(&[], &env).get("/status").status, 200);
+
+    let (address, asked) = cloud(&[
+        ("PUT /latest/api/token", "ttl-seconds: 60", "TOKEN"),
+        (
+            "GET /latest/user-data",
+            "X-aws-ec2-metadata-token: TOKEN",
+            r#"{"tls_password": "of ec2", "tls_cert": "", "metadata": {}}"#,
+        ),
+    ]);
+    let endpoint = format!("http://{address}");
+    let machine = Machine::with(&[], &[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &endpoint)]);
+    // `x:of ec2`
+    let auth = "Authorization: Basic eDpvZiBlYzI=\r\n";
+    assert_eq!(machine.get("/status").status, 403);
+    assert_eq!(machine.request("GET", "/status", auth, b"").status, 200);
+    assert_eq!(asked.try_iter().count(), 2);
+}
+
+#[test]
+fn a_cloud_that_cannot_be_asked_is_an_error() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_buildlet"))
+        .arg("-listen=127.0.0.1:0")
+        .env("GCE_METADATA_HOST", &free)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(1), "{text}");
+    let wanted = format!("buildlet: cannot ask GCE's metadata server `{free}` for `password`: ");
+    assert!(text.starts_with(&wanted), "{text}");
+}
