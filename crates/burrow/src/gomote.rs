@@ -11,7 +11,7 @@ use clap::Subcommand;
 use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure, at_path};
@@ -134,6 +134,18 @@ Examples:
         #[arg(value_name = "INSTANCE")]
         words: Vec<String>,
     },
+    /// Give the farm your public keys, so that `ssh -p PORT INSTANCE@FARM` works, and scp, sftp and editors that use them
+    ///
+    /// In place of those that it had of you. Needs `listen_ssh` in the farm's configuration.
+    #[command(after_help = "\
+Examples:
+  burrow gomote ssh-keys ~/.ssh/id_ed25519.pub
+  curl https://github.com/amy.keys | burrow gomote ssh-keys -")]
+    SshKeys {
+        /// Lines as in authorized_keys, `-` for standard input
+        #[arg(value_name = "FILE|-")]
+        file: String,
+    },
     /// Open a shell by the ssh server of the machine
     ///
     /// Runs the ssh program of this machine with a key made for this once, through the farm: no port of the machine needs to
@@ -244,6 +256,7 @@ pub async fn gomote(global: &Global, gomote: &Gomote) -> Result<Exit, Failure> {
             Ok(Exit::Done)
         }
         Command::Destroy { words } => destroy(&server, words).await,
+        Command::SshKeys { file } => ssh_keys(global, &server, file).await,
         Command::Ssh(asked) => {
             let (to, rest) = pick(&server, &asked.words).await?;
             reach::ssh(global, &server, to.host().as_str(), asked, &rest).await
@@ -676,6 +689,32 @@ async fn destroy(server: &Server, words: &[String]) -> Result<Exit, Failure> {
     for name in names {
         reach::client(server, &name)?.halt().await.map_err(failed)?;
         eprintln!("{} is given back", show::plain(&name));
+    }
+    Ok(Exit::Done)
+}
+
+async fn ssh_keys(global: &Global, server: &Server, file: &str) -> Result<Exit, Failure> {
+    let (mut reader, _, bar) = source(file).await?;
+    let mut text = String::new();
+    let read = reader.read_to_string(&mut text).await;
+    bar.finish_and_clear();
+    read.map_err(|error| at_path("read", file.as_ref(), &error))?;
+    let path = "/buildlet/ssh-keys";
+    let answer = server.form(path, &[("keys", &text)]).await?;
+    let told = server.read_json(path, answer).await?;
+    if global.json {
+        println!("{told}");
+        return Ok(Exit::Done);
+    }
+    let word = |key: &str| show::plain(told[key].as_str().unwrap_or_default());
+    println!("the farm knows {} of your keys", told["keys"]);
+    match told["port"].as_u64() {
+        Some(port) => println!(
+            "ssh -p {port} INSTANCE@{}   ({})",
+            reach::host(server)?,
+            word("fingerprint")
+        ),
+        None => println!("it has no ssh gateway: `listen_ssh` is not set in its configuration"),
     }
     Ok(Exit::Done)
 }

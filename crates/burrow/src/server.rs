@@ -232,7 +232,7 @@ impl Server {
         Err(self.refused(path, answer).await)
     }
 
-    async fn read_json(&self, path: &str, answer: Response) -> Result<Value, Failure> {
+    pub async fn read_json(&self, path: &str, answer: Response) -> Result<Value, Failure> {
         let text = self.read(path, answer).await?;
         serde_json::from_slice(&text).map_err(|error| self.strange(path, &error.to_string()))
     }

@@ -77,6 +77,8 @@ pub struct Farm {
     /// The same over TLS, and `/reverse` for machines that dial in. A certificate of our own is made
     /// when none is given.
     pub listen_https: Option<SocketAddr>,
+    /// The ssh gateway to lent machines.
+    pub listen_ssh: Option<SocketAddr>,
     pub tls: Option<TlsFiles>,
     /// Names that the farm answers to, besides that of `public_url`, `localhost` and addresses.
     pub names: Vec<String>,
@@ -146,12 +148,17 @@ pub struct Repo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob(pub String);
 
+/// As in the images of the original.
+pub const SSH_USER: &str = "root";
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Host {
     pub pool: Pool,
     pub env: Vec<(String, String)>,
     pub owners: Vec<String>,
     pub notes: String,
+    /// Who logs in on a lent machine.
+    pub ssh_user: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -154,6 +154,7 @@ impl Config {
             env: Vec::new(),
             owners: Vec::new(),
             notes: String::new(),
+            ssh_user: crate::checked::SSH_USER.to_owned(),
         };
         let recipe = Recipe {
             source: SOURCE.to_owned(),

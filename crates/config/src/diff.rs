@@ -39,6 +39,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
             ("env", old.env != new.env, None),
             ("owners", old.owners != new.owners, None),
             ("notes", old.notes != new.notes, None),
+            ("ssh_user", old.ssh_user != new.ssh_user, None),
         ]
     });
     table(&mut lines, "builder", &old.builders, &new.builders, |old, new| {
@@ -103,6 +104,7 @@ fn farm(old: &Farm, new: &Farm) -> Vec<String> {
             old.listen_https != new.listen_https,
             restart.clone(),
         ),
+        ("listen_ssh", old.listen_ssh != new.listen_ssh, restart.clone()),
         ("tls_cert and tls_key", old.tls != new.tls, restart.clone()),
         ("names", old.names != new.names, None),
         ("reading", old.closed != new.closed, None),

@@ -131,6 +131,12 @@ pub(crate) const FARM: &[Key] = &[
         "The same over TLS, and the door for machines that dial in",
     ),
     key(
+        "listen_ssh",
+        "address and port",
+        "none",
+        "Where lent machines can be had with ssh: `ssh -p PORT INSTANCE@HOST`",
+    ),
+    key(
         "tls_cert",
         "file",
         "a certificate of its own making",
@@ -446,6 +452,7 @@ pub(crate) const HOST: &[Key] = &[
     ),
     key("owners", "list of text", "`[]`", "Whom to ask about it"),
     key("notes", "text", "`\"\"`", "Shown with it"),
+    key("ssh_user", "text", "`root`", "Who logs in on a lent machine"),
     key("vm_image", "text", "", "Refused: no available pool has images"),
     key(
         "container_image",
@@ -468,7 +475,6 @@ pub(crate) const HOST: &[Key] = &[
     idle("hermetic", "A fresh environment per connection"),
     idle("isolation", "How builds are kept apart"),
     idle("trusted", "Run by the operator"),
-    idle("ssh_user", "Who logs in"),
     idle("aliases", "Older names a machine may dial in with"),
 ];
 

@@ -47,6 +47,9 @@ pub fn to_toml(config: &Config) -> String {
             line(&mut out, "owners", texts(&host.owners));
         }
         notes(&mut out, &host.notes);
+        if host.ssh_user != crate::checked::SSH_USER {
+            line(&mut out, "ssh_user", text(&host.ssh_user));
+        }
     }
     for (name, builder) in &config.builders {
         head(&mut out, "builder", name.as_str());
@@ -132,6 +135,9 @@ fn farm(out: &mut String, farm: &Farm) {
     }
     if let Some(address) = farm.listen_https {
         line(out, "listen_https", text(&address.to_string()));
+    }
+    if let Some(address) = farm.listen_ssh {
+        line(out, "listen_ssh", text(&address.to_string()));
     }
     if let Some(tls) = &farm.tls {
         line(out, "tls_cert", text(&tls.cert.to_string_lossy()));

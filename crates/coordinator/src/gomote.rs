@@ -8,11 +8,12 @@
 
 mod desk; // those who ask meet those who answer
 mod lend; // create and list
-mod pass; // one request to one machine
+mod pass;
+mod shell; // over ssh // one request to one machine
 mod who; // whose request it is
 mod wire; // heads and JSON
 
-use axum::routing::any;
+use axum::routing::{any, post};
 use buildlet_api::MasterKey;
 use farm::Input;
 use store::Store;
@@ -24,6 +25,7 @@ use crate::drive::Connected;
 use crate::engine::Board;
 
 pub use desk::Desk;
+pub use shell::Shells;
 pub use wire::time;
 
 /// Names the loan whose machine a request is for. Such requests are routed by it before any path.
@@ -40,6 +42,7 @@ pub struct Gomotes {
     pub inputs: mpsc::Sender<Input>,
     pub links: Connected,
     pub desk: Desk,
+    pub shells: Shells,
 }
 
 /// Those who wait, for people.
@@ -61,5 +64,7 @@ pub fn table() -> web::Table<Gomotes> {
     vec![
         ("/buildlet/create", any(lend::create)),
         ("/buildlet/list", any(lend::list)),
+        ("/buildlet/ssh-keys", post(shell::put_keys)),
+        ("/buildlet/ssh-certificate", post(shell::certify)),
     ]
 }

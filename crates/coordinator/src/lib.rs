@@ -92,6 +92,10 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         Some(address) => Some(http::bind(address).await?),
         None => None,
     };
+    let shell = match config.farm.listen_ssh {
+        Some(address) => Some(http::bind(address).await?),
+        None => None,
+    };
     let ready = Ready {
         http: http.local_addr().context("ask for the address")?,
         https: https
@@ -192,7 +196,25 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         inputs: inputs.clone(),
         links: connected,
         desk,
+        shells: gomote::Shells::open(
+            &state,
+            shell
+                .as_ref()
+                .and_then(|door| Some(door.local_addr().ok()?.port())),
+        )
+        .context("open the keys of the ssh gateway")?,
     };
+    if let Some(listener) = shell {
+        let (farm, keys, stop) = (
+            Arc::new(gomotes.clone()),
+            gomotes.shells.keys.clone(),
+            stop.clone(),
+        );
+        parts.spawn(async move {
+            ssh::serve(listener, farm, keys, stop).await;
+            Ok(())
+        });
+    }
     let upkeep = upkeep::Upkeep {
         config: holds.clone(),
         refused: refused.clone(),

@@ -32,6 +32,8 @@ const VERSION_MIN: u32 = 23;
 const VERSION_MIN_V1: u32 = 1;
 /// For the older of two machines of one name to prove that it lives.
 const PING_LIMIT: Duration = Duration::from_secs(5);
+/// How long a connection to a machine that sends keep-alives is kept for more work.
+const UNUSED: Duration = Duration::from_secs(20);
 /// Control lines waiting to be written; 64 dials make 128.
 const LINES_MAX: usize = 256;
 /// Machines of one host name that are told apart by number.
@@ -470,7 +472,7 @@ impl ReversePool {
         loop {
             match quiet && failures == 0 {
                 true => {
-                    if let Some(why) = self.silent(admitted).await {
+                    if let Some(why) = self.silent(admitted, &client).await {
                         return why;
                     }
                 }
@@ -478,7 +480,7 @@ impl ReversePool {
             }
             let alive = Box::pin(client.status()).await;
             if quiet {
-                client.forget_idle();
+                client.forget_idle(Duration::ZERO);
             }
             match alive {
                 Ok(_) => failures = 0,
@@ -493,8 +495,9 @@ impl ReversePool {
         }
     }
 
-    /// Waits for the next look at a machine that sends keep-alives; why it has to go if they stay away.
-    async fn silent(&self, admitted: &Admitted) -> Option<String> {
+    /// Waits for the next look at a machine that sends keep-alives; why it has to go if they stay away. Connections that
+    /// were made for work that is done are closed meanwhile.
+    async fn silent(&self, admitted: &Admitted, client: &Client) -> Option<String> {
         let limit = self.0.config.silence;
         let look = Instant::now() + self.0.config.quiet_heartbeat;
         loop {
@@ -507,7 +510,8 @@ impl ReversePool {
             if look <= now {
                 return None;
             }
-            sleep_until(due.min(look)).await;
+            sleep_until(due.min(look).min(now + UNUSED)).await;
+            client.forget_idle(UNUSED);
         }
     }
 

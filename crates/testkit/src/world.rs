@@ -832,6 +832,7 @@ fn config(seed: u64, settings: &[(bool, Option<u32>); BUILDERS]) -> Config {
         env: Vec::new(),
         owners: Vec::new(),
         notes: String::new(),
+        ssh_user: config::SSH_USER.to_owned(),
     };
     let builder = |n: usize, max_at_once: Option<u32>| Builder {
         host: hosts[n % 3].clone(),
@@ -854,6 +855,7 @@ fn config(seed: u64, settings: &[(bool, Option<u32>); BUILDERS]) -> Config {
             state_dir: "state".into(),
             listen_http: ([127, 0, 0, 1], 0).into(),
             listen_https: None,
+            listen_ssh: None,
             tls: None,
             names: Vec::new(),
             closed: false,

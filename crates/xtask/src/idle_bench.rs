@@ -24,7 +24,7 @@ const HOST_TYPE: &str = "rack";
 /// Handshakes under way at once.
 const AT_ONCE: usize = 32;
 /// For what a start leaves to settle: tickets, first looks at health.
-const SETTLE: Duration = Duration::from_secs(15);
+const SETTLE: Duration = Duration::from_secs(60);
 
 pub struct Options {
     pub machines: usize,
@@ -130,7 +130,7 @@ async fn measure(options: &Options) -> io::Result<()> {
     let each = (full.saturating_sub(empty)) as f64 / options.machines as f64;
     println!("memory: {empty} KB empty, {full} KB full, {each:.1} KB each");
     println!(
-        "processor: {:.2} s in {} s, {:.1} % of a core; {asked} looks at health",
+        "processor: {:.2} s in {} s, {:.1} % of a core; {asked} requests",
         busy.as_secs_f64(),
         options.seconds,
         100.0 * busy.as_secs_f64() / options.seconds as f64,
@@ -234,11 +234,24 @@ async fn machine(shared: Arc<Shared>, n: usize) -> io::Result<()> {
 /// Serves one connection that the coordinator has asked for.
 async fn answer(shared: Arc<Shared>, path: String) -> io::Result<()> {
     let mut stream = shared.upgraded(&path, "").await?;
-    let body = match shared.go {
+    let status = match shared.go {
         true => r#"{"Version":27}"#,
         false => r#"{"Version":27,"Burrow":"0.1.0","Features":["exec2"]}"#,
     };
-    while head(&mut stream).await?.is_some() {
+    while let Some(head) = head(&mut stream).await? {
+        let body = match head.split(' ').nth(1) {
+            Some("/status") => status,
+            Some("/burrow/exec") => "[]",
+            Some("/removeall") => {
+                let form = head
+                    .lines()
+                    .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+                let mut form = vec![0; form.unwrap_or(0)];
+                stream.read_exact(&mut form).await?;
+                ""
+            }
+            other => return Err(io::Error::other(format!("asked for {other:?}"))),
+        };
         shared.asked.fetch_add(1, Ordering::Relaxed);
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         stream.write_all(answer.as_bytes()).await?;

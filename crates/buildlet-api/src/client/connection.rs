@@ -163,10 +163,15 @@ impl Inner {
         idle.pop().map(|(_, connection)| connection)
     }
 
-    pub fn forget_idle(&self) {
-        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-        // Behind the lock.
+    pub fn forget_idle(&self, since: Duration) {
+        let mut idle = self.idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let old: Vec<_> = idle.extract_if(.., |(at, _)| at.elapsed() >= since).collect();
+        if idle.is_empty() {
+            idle.shrink_to_fit();
+        }
         drop(idle);
+        // Behind the lock.
+        drop(old);
     }
 
     pub async fn connect(&self, request: &'static str) -> Result<Connection, CallError> {

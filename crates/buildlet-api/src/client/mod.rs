@@ -122,9 +122,9 @@ impl Client {
         call.json(HEAD_LIMIT).await
     }
 
-    /// Closes the connections that are kept for later calls.
-    pub fn forget_idle(&self) {
-        self.0.forget_idle();
+    /// Closes the connections that were kept for later calls for so long.
+    pub fn forget_idle(&self, since: Duration) {
+        self.0.forget_idle(since);
     }
 
     /// Asks a buildlet of stage0's to end itself if it does nothing, so that the published one is run. `false`: it is at work.

@@ -35,6 +35,11 @@ pub fn client(server: &Server, name: &str) -> Result<Client, Failure> {
     ))
 }
 
+/// The farm's host, as ssh takes it.
+pub fn host(server: &Server) -> Result<String, Failure> {
+    Ok(ToFarm::of(server)?.host)
+}
+
 fn authorization(server: &Server) -> Result<String, Failure> {
     let token = server.token().ok_or_else(|| {
         Failure::new("machines are lent to holders of a token").hint(

@@ -13,6 +13,7 @@ mod newcomer;
 mod peers;
 mod reload;
 mod security;
+mod shells;
 mod updates;
 
 use std::io::{BufRead, BufReader};

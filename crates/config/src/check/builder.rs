@@ -12,11 +12,15 @@ impl Check<'_> {
             None => Vec::new(),
         };
         let notes = self.notes(&fields);
+        let ssh_user = fields
+            .get("ssh_user")
+            .and_then(|item| self.read.text(&item).map(str::to_owned));
         Some(Host {
             pool: pool?,
             env,
             owners,
             notes,
+            ssh_user: ssh_user.unwrap_or_else(|| SSH_USER.to_owned()),
         })
     }
 

@@ -18,6 +18,7 @@ impl Check<'_> {
             state_dir: self.defaults.state_dir.clone(),
             listen_http: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
             listen_https: None,
+            listen_ssh: None,
             tls: None,
             names: Vec::new(),
             closed: false,
@@ -176,6 +177,9 @@ impl Check<'_> {
                     "give each its own port",
                 );
             }
+        }
+        if let Some(item) = fields.get("listen_ssh") {
+            farm.listen_ssh = self.address(&item, "0.0.0.0:2222");
         }
         let file = |check: &mut Self, key| {
             let item = fields.get(key)?;

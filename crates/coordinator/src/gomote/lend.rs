@@ -119,7 +119,11 @@ impl IntoResponse for Refusal {
 }
 
 impl Gomotes {
-    async fn owner(&self, headers: &HeaderMap, connection: ConnectionInfo) -> Result<String, Refusal> {
+    pub(super) async fn owner(
+        &self,
+        headers: &HeaderMap,
+        connection: ConnectionInfo,
+    ) -> Result<String, Refusal> {
         let shown = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok());

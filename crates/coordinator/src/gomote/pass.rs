@@ -70,11 +70,17 @@ impl Gomotes {
             self.give_back(row.loan.loan, &row.loan.name, &owner).await?;
             return Ok(None);
         }
+        if head.path() == "/tcpproxy" {
+            // The original dials the address of a virtual machine that it made.
+            let why = "machines here have no address of their own; `ssh -p PORT -L 3389:localhost:3389 INSTANCE@FARM` leads to \
+                       any port of one";
+            return Err(refusal(400, why));
+        }
         Ok(Some(row))
     }
 
     /// The loan of this name, while it lasts.
-    async fn loan(&self, name: &str) -> Result<LoanRow, Refusal> {
+    pub(super) async fn loan(&self, name: &str) -> Result<LoanRow, Refusal> {
         let found = self.store.loan(name).await;
         let found = found.map_err(|why| refusal(503, format!("{:#}", anyhow::Error::from(why))))?;
         let row = found.ok_or_else(|| refusal(502, "unknown or expired buildlet"))?;
@@ -177,7 +183,7 @@ impl Gomotes {
     }
 
     /// Of a machine that is not connected and may come back.
-    async fn away(&self, row: &LoanRow) -> Refusal {
+    pub(super) async fn away(&self, row: &LoanRow) -> Refusal {
         let machine = &row.loan.machine;
         let known = self.store.machine(machine).await.ok().flatten();
         let (since, why) = match known {

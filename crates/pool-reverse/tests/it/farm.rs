@@ -12,7 +12,7 @@ use ids::HostType;
 use pool_reverse::{
     Credential, IdentityVerdict, KeyCheck, KeyVerdict, RegisterHead, ReverseConfig, ReversePool,
 };
-use revdial::v2::{Listener, ListenerEvent, pickup_failed_line};
+use revdial::v2::{Listener, ListenerEvent, keep_alive_line, pickup_failed_line};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -167,6 +167,8 @@ pub struct Manners {
     pub no_route: AtomicBool,
     /// It ignores dials.
     pub idle: AtomicBool,
+    /// It sends keep-alives itself.
+    pub keep_alives: AtomicBool,
     /// Paths it was told to dial.
     pub dialed: Mutex<Vec<String>>,
     pub requests: Mutex<Vec<String>>,
@@ -201,6 +203,7 @@ impl Buildlet {
             deaf: AtomicBool::new(false),
             no_route: AtomicBool::new(false),
             idle: AtomicBool::new(false),
+            keep_alives: AtomicBool::new(false),
             dialed: Mutex::default(),
             requests: Mutex::default(),
         });
@@ -270,8 +273,19 @@ async fn control(
     read_101(&mut stream).await;
     let mut listener = Listener::new();
     let mut buffer = [0; 512];
+    let mut keep_alive = tokio::time::interval(Duration::from_secs(30));
     loop {
-        let Ok(length @ 1..) = stream.read(&mut buffer).await else {
+        let read = tokio::select! {
+            read = stream.read(&mut buffer) => read,
+            _ = keep_alive.tick() => {
+                if manners.keep_alives.load(Ordering::SeqCst) {
+                    // Its end is seen where it is read.
+                    let _ = stream.write_all(&keep_alive_line()).await;
+                }
+                continue;
+            }
+        };
+        let Ok(length @ 1..) = read else {
             return;
         };
         for event in listener.receive(&buffer[..length]).unwrap() {

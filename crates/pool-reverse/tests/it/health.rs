@@ -1,7 +1,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pool_reverse::KeyVerdict;
+use pool_reverse::{KeyVerdict, RegisterHead};
 use tokio::time::{Instant, sleep};
 
 use crate::farm::{Buildlet, Farm, GO, OURS, head};
@@ -28,6 +28,38 @@ async fn a_machine_that_misses_three_heartbeats_in_a_row_is_given_up() {
     // Three times 10 s of waiting and 20 s without an answer.
     assert_eq!(began.elapsed().as_secs(), 90);
     buildlet.ended().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_sends_keep_alives_is_kept_by_them_and_given_up_without() {
+    let mut farm = Farm::new();
+    let quiet = RegisterHead {
+        keeps_alive: true,
+        instance: Some("4f2a91c0".into()),
+        ..head()
+    };
+    let buildlet = Buildlet::start(&farm.pool, quiet.clone(), OURS);
+    buildlet.manners.keep_alives.store(true, Ordering::SeqCst);
+    assert_eq!(farm.event().await.0, "up mac7.4f2a91c0");
+    sleep(Duration::from_secs(3600)).await;
+    assert!(farm.events.try_recv().is_err());
+    let asked = buildlet.manners.dialed.lock().unwrap().len();
+    assert!((12..=14).contains(&asked), "{asked} connections in an hour");
+    // Its network is gone, and the kernel says nothing.
+    buildlet.manners.keep_alives.store(false, Ordering::SeqCst);
+    let began = Instant::now();
+    assert_eq!(farm.event().await.0, "down mac7.4f2a91c0, may return");
+    let took = began.elapsed().as_secs();
+    assert!((70..=100).contains(&took), "{took}");
+    buildlet.ended().await;
+    // It lives, but does not answer: three looks ten seconds apart, each of 20 s.
+    let buildlet = Buildlet::start(&farm.pool, quiet, OURS);
+    buildlet.manners.keep_alives.store(true, Ordering::SeqCst);
+    assert_eq!(farm.event().await.0, "up mac7.4f2a91c0");
+    buildlet.manners.deaf.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    assert_eq!(farm.event().await.0, "down mac7.4f2a91c0, may return");
+    assert_eq!(began.elapsed().as_secs(), 300 + 20 + 2 * 30);
 }
 
 #[tokio::test(start_paused = true)]

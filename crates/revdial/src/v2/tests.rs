@@ -226,6 +226,33 @@ fn a_dial_nobody_picks_up_expires_and_its_late_comer_is_refused() {
 }
 
 #[test]
+fn one_sessions_tick_is_its_own_alone() {
+    let mut dialer = opened(DialerLimits::default());
+    let other = DialerId([1; 16]);
+    dialer.open(secs(0), other).unwrap();
+    dialer.dial(secs(1), SESSION, nonce(1)).unwrap();
+    dialer.dial(secs(1), other, nonce(2)).unwrap();
+    assert_eq!(dialer.tick_of(secs(30), SESSION), []);
+    assert_eq!(
+        shown(&dialer.tick_of(secs(31), SESSION)),
+        "send {\"command\":\"keep-alive\"}\nfailed 1: the buildlet did not dial back within 30 s"
+    );
+    assert_eq!(dialer.next_deadline_of(SESSION), Some(secs(61)));
+    assert_eq!(
+        dialer.next_deadline_of(other),
+        Some(secs(31)),
+        "nothing of the other was done"
+    );
+    let all: Vec<_> = dialer
+        .tick(secs(31))
+        .iter()
+        .map(|action| shown(std::slice::from_ref(action)))
+        .collect();
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert_eq!(dialer.tick_of(secs(100), DialerId([9; 16])), []);
+}
+
+#[test]
 fn strangers_pick_up_nothing() {
     let mut dialer = opened(DialerLimits::default());
     let other = DialerId([0xee; 16]);
