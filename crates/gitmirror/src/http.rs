@@ -11,6 +11,7 @@ use ids::RepoName;
 use serde::Deserialize;
 use tokio_util::io::ReaderStream;
 
+use crate::archive::For;
 use crate::service::chain;
 use crate::{ArchiveError, Look, MirrorService};
 
@@ -106,7 +107,7 @@ async fn archive(
     let Ok(name) = repo.parse::<RepoName>() else {
         return refuse(StatusCode::NOT_FOUND, "there is no repository of that name");
     };
-    let (archive, resolved) = match service.archive_of(&name, rev).await {
+    let (archive, resolved) = match service.archive_of(&name, rev, For::Anybody).await {
         Ok(found) => found,
         Err(why) => {
             let status = match &why {

@@ -6,6 +6,7 @@
 mod archive;
 mod http;
 mod service;
+mod sift; // what of a tree machines can be given
 
 pub use archive::{Archive, ArchiveError};
 pub use http::{Table, archives, hooks, own_path, status};

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
-use crate::archive::{Archive, ArchiveError, Archives};
+use crate::archive::{Archive, ArchiveError, Archives, For};
 
 /// Longest pause after errors.
 const BACK_OFF_MAX: Duration = Duration::from_secs(600);
@@ -182,15 +182,15 @@ impl MirrorService {
         Ok(self.open(&*self.wanted(name)?).await?)
     }
 
-    /// A tar.gz of a commit, from the cache or made now; one at a time for each commit. A commit that
-    /// the mirror lacks is looked for upstream once, and so is one that cannot be read.
+    /// What a machine gets of a commit, from the cache or made now; one at a time for each commit. A commit
+    /// that the mirror lacks is looked for upstream once, and so is one that cannot be read.
     pub async fn archive(&self, name: &RepoName, commit: &GitHash) -> Result<Archive, ArchiveError> {
         self.wanted(name)?;
         // A hash means the same for ever: for most builds of a commit no git is run.
-        if let Some(archive) = self.archives.there(commit) {
+        if let Some(archive) = self.archives.there(commit, For::Machine).await {
             return Ok(archive);
         }
-        self.archive_of(name, commit.as_str())
+        self.archive_of(name, commit.as_str(), For::Machine)
             .await
             .map(|(archive, _)| archive)
     }
@@ -199,6 +199,7 @@ impl MirrorService {
         &self,
         name: &RepoName,
         rev: &str,
+        whom: For,
     ) -> Result<(Archive, git::Resolved), ArchiveError> {
         let repo = self.wanted(name)?;
         let mirror = self.open(&repo).await?;
@@ -209,12 +210,12 @@ impl MirrorService {
             }
             found => found?,
         };
-        let archive = match self.archives.get(&mirror, &resolved.commit).await {
+        let archive = match self.archives.get(&mirror, &resolved.commit, whom).await {
             Err(ArchiveError::Git(GitError::Failed { command, said })) => {
                 warn!("repository {name}: git {command} failed: {said}; looking whether the mirror is whole");
                 mirror.doubt();
                 self.look(&repo).await?;
-                self.archives.get(&mirror, &resolved.commit).await?
+                self.archives.get(&mirror, &resolved.commit, whom).await?
             }
             made => made?,
         };

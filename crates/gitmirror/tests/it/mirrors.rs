@@ -32,7 +32,89 @@ async fn what_an_archive_request_fetched_is_seen_too() {
         archive
     );
     let left = std::fs::read_dir(world.state.path().join("archives")).expect("a folder");
-    assert_eq!(left.count(), 1);
+    assert_eq!(left.count(), 2, "the archive, and what is known of it");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_archive_that_went_bad_in_the_cache_is_made_anew() {
+    let world = World::start().await;
+    let commit = git(world.upstream.path(), &["rev-parse", "HEAD"]);
+    let commit = commit.parse().expect("a hash");
+    let archive = async || {
+        world
+            .service
+            .archive(&widget(), &commit)
+            .await
+            .expect("an archive")
+    };
+    let made = archive().await;
+    let good = std::fs::read(&made.path).expect("a file");
+    type Harm = fn(&std::path::Path, &[u8]);
+    let harms: [(&str, Harm); 5] = [
+        ("a bit turned", |path, good| {
+            let mut bad = good.to_vec();
+            bad[good.len() / 2] ^= 1;
+            std::fs::write(path, bad).expect("written");
+        }),
+        ("cut short", |path, good| {
+            std::fs::write(path, &good[..good.len() - 1]).expect("written")
+        }),
+        ("empty", |path, _| std::fs::write(path, "").expect("written")),
+        ("gone", |path, _| std::fs::remove_file(path).expect("removed")),
+        ("without what is known of it", |path, _| {
+            std::fs::remove_file(path.with_extension("").with_extension("json")).expect("removed");
+        }),
+    ];
+    for (what, harm) in harms {
+        harm(&made.path, &good);
+        assert_eq!(archive().await, made, "{what}");
+        assert!(std::fs::read(&made.path).expect("a file") == good, "{what}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn machines_get_a_tree_without_links_that_lead_out_of_it_and_others_get_all() {
+    let mut world = World::start().await;
+    let upstream = world.upstream.path().to_owned();
+    for (name, target) in [("in", "one"), ("out", "../elsewhere"), ("root", "/etc/passwd")] {
+        std::os::unix::fs::symlink(target, upstream.join(name)).expect("a link");
+    }
+    let commit = commit(&upstream, "two");
+    let archive = world
+        .service
+        .archive(&widget(), &commit)
+        .await
+        .expect("an archive");
+    let names = |bytes: &[u8]| {
+        unpacked(bytes)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(
+        names(&std::fs::read(&archive.path).expect("a file")),
+        "in one two"
+    );
+    let note =
+        "Left out of the source, because they lead out of it: `out -> ../elsewhere`, `root -> /etc/passwd`";
+    assert_eq!(archive.notes, [note]);
+    // The cache says the same.
+    assert_eq!(
+        world
+            .service
+            .archive(&widget(), &commit)
+            .await
+            .expect("an archive"),
+        archive
+    );
+    let client = world.serve().await;
+    let whole = client
+        .ask(&format!("GET /archive/widget.tar.gz?rev={commit}"))
+        .await;
+    assert_eq!(names(&whole.body), "in one out root two");
     world.stop().await;
 }
 
