@@ -2,7 +2,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use ids::StepId;
+use ids::{AttemptId, StepId};
 
 /// One file of a log: `2-0.log` begins with the stream, `2-0.log.4096` at byte 4096 of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,17 @@ pub(crate) fn file(dir: &Path, step: StepId, start: u64) -> PathBuf {
     } else {
         format!("{name}.{start}")
     })
+}
+
+/// What a finished log must be.
+pub(crate) fn seal(dir: &Path, step: StepId) -> PathBuf {
+    folder(dir, step).join(format!("{}-{}.seal", step.attempt.n, step.index))
+}
+
+/// What is to be said of an attempt besides what it printed.
+pub(crate) fn notes(dir: &Path, attempt: AttemptId) -> PathBuf {
+    let step = StepId { attempt, index: 0 };
+    folder(dir, step).join(format!("{}-notes", attempt.n))
 }
 
 impl Layout {

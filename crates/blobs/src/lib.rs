@@ -9,9 +9,11 @@
 
 mod layout; // which files a log has, and how they read as one text
 mod lines;
+mod seal; // whether a finished log is what was written
 mod store;
 mod writer;
 
 pub use lines::{LineIndex, Lines};
+pub use seal::Seal;
 pub use store::{LogError, LogStore, disk_free};
 pub use writer::LogWriter;

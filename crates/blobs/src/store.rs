@@ -4,20 +4,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ids::StepId;
+use ids::{AttemptId, StepId};
 use tokio::sync::watch;
 
 use crate::layout::{self, Layout};
+use crate::seal::{self, Seal, Stamp};
 use crate::writer::LogWriter;
 
 /// The longest piece that one [`LogStore::read`] gives.
 const MAX_READ: usize = 16 << 20;
+
+/// So many logs are remembered to be whole or not.
+const LOOKED: usize = 256;
 
 /// All logs of a farm, in one folder. Cheap to clone.
 #[derive(Clone)]
 pub struct LogStore {
     dir: Arc<Path>,
     live: Arc<Mutex<BTreeMap<StepId, Arc<Live>>>>,
+    /// What was found of seals, and of which files.
+    looked: Arc<Mutex<BTreeMap<StepId, (Stamp, Seal)>>>,
 }
 
 /// A log that somebody writes or watches.
@@ -46,6 +52,7 @@ impl LogStore {
         Ok(LogStore {
             dir,
             live: Arc::default(),
+            looked: Arc::default(),
         })
     }
 
@@ -72,6 +79,54 @@ impl LogStore {
         self.with_layout(step, |_, layout| Ok(layout.text_len())).await
     }
 
+    /// Whether a log is what was written. Reads up to 128 MiB of it the first time, and again when a file has changed.
+    pub async fn check(&self, step: StepId) -> Result<Seal, LogError> {
+        let (dir, looked) = (self.dir.clone(), self.looked.clone());
+        blocking("check the log", &layout::file(&dir, step, 0), move || {
+            let stamp = seal::stamp(&dir, step)?;
+            {
+                let looked = looked.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some((as_of, found)) = looked.get(&step)
+                    && *as_of == stamp
+                {
+                    return Ok(found.clone());
+                }
+            }
+            let found = seal::check(&dir, step)?;
+            let mut looked = looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked.len() >= LOOKED {
+                looked.pop_first();
+            }
+            looked.insert(step, (stamp, found.clone()));
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Keeps what is to be said of an attempt besides what it printed, in place of what was kept before.
+    pub async fn note(&self, attempt: AttemptId, text: &str) -> Result<(), LogError> {
+        let (path, text) = (layout::notes(&self.dir, attempt), text.to_owned());
+        let target = path.clone();
+        blocking("write the notes", &path, move || {
+            target.parent().map_or(Ok(()), fs::create_dir_all)?;
+            let temporary = target.with_extension("tmp");
+            let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &target));
+            written.inspect_err(|_| drop(fs::remove_file(&temporary)))
+        })
+        .await
+    }
+
+    /// What was kept so; empty without.
+    pub async fn notes(&self, attempt: AttemptId) -> Result<String, LogError> {
+        let path = layout::notes(&self.dir, attempt);
+        let target = path.clone();
+        blocking("read the notes", &path, move || match fs::read(target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            read => read.map(|text| String::from_utf8_lossy(&text).into_owned()),
+        })
+        .await
+    }
+
     /// Counts the appends to a log, from whenever it is first asked or written. Never ends by
     /// itself: whether more is to come is for the farm store to say.
     pub fn changes(&self, step: StepId) -> watch::Receiver<u64> {
@@ -85,6 +140,10 @@ impl LogStore {
         blocking("delete a log in", &folder.clone(), move || {
             for segment in Layout::find(&dir, step)?.segments.iter().rev() {
                 gone(fs::remove_file(layout::file(&dir, step, segment.start)))?;
+            }
+            gone(fs::remove_file(layout::seal(&dir, step)))?;
+            if step.index == 0 {
+                gone(fs::remove_file(layout::notes(&dir, step.attempt)))?;
             }
             // The last log takes the folder along; most are not the last.
             let _ = fs::remove_dir(folder);

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ids::StepId;
+use tracing::warn;
 
 use crate::layout::{self, Layout, Segment};
+use crate::seal;
 use crate::store::{Live, LogError, blocking, gone};
 
 /// However short the pieces between gaps, a log has no more files than this.
@@ -97,6 +99,19 @@ impl LogWriter {
         self.with_files("sync the log", Files::sync).await
     }
 
+    /// The same, of a log that is finished: what is read of it later is held against what it was.
+    pub async fn finish(&mut self) -> Result<(), LogError> {
+        self.with_files("sync the log", |files| {
+            files.file.sync_data()?;
+            if let Err(why) = seal::write(&files.dir, files.step) {
+                // It is whole all the same; only later harm to it will not show.
+                warn!("the log of step {} gets no seal: {why}", files.step);
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn with_files(
         &mut self,
         action: &'static str,
@@ -134,6 +149,8 @@ impl Files {
             made_in.push(above.to_owned());
             fs::create_dir_all(&folder)?;
         }
+        // Of one who thought that it was finished.
+        gone(fs::remove_file(layout::seal(&dir, step)))?;
         let mut tail = VecDeque::from(Layout::find(&dir, step)?.segments);
         let last = tail.back().cloned().unwrap_or(Segment { start: 0, len: 0 });
         let head = match tail.len() {

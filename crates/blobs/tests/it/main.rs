@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
-use blobs::{LineIndex, LogStore};
+use blobs::{LineIndex, LogStore, Seal};
 use ids::StepId;
 use proptest::prelude::*;
 
@@ -335,5 +335,67 @@ fn a_writer_that_another_has_followed_writes_no_more() {
         second.append(b"two").await.unwrap();
         assert_eq!(text(&logs, step()).await, b"one two");
         assert_eq!(first.stream_offset(), 4);
+    });
+}
+
+#[test]
+fn a_finished_log_that_is_not_what_was_written_says_so() {
+    block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = LogStore::open(dir.path()).await.unwrap();
+        let whole = stream(5 << 20);
+        let mut writer = logs.writer(step(), 4 << 20).await.unwrap();
+        writer.append(&whole).await.unwrap();
+        assert_eq!(
+            logs.check(step()).await.unwrap(),
+            Seal::None,
+            "it is not finished"
+        );
+        writer.finish().await.unwrap();
+        assert_eq!(logs.check(step()).await.unwrap(), Seal::Whole);
+        let is_broken = async |what: &str, wanted: &str| match logs.check(step()).await.unwrap() {
+            Seal::Broken(why) => assert!(why.contains(wanted), "{what}: {why}"),
+            other => panic!("{what}: {other:?}"),
+        };
+        let mut parts: Vec<PathBuf> = files(dir.path());
+        parts.retain(|path| path.extension().is_none_or(|end| end != "seal"));
+        assert_eq!(parts.len(), 3);
+        for path in &parts {
+            let good = fs::read(path).unwrap();
+            let mut bad = good.clone();
+            // Its time may be the same as before: a clock that ticks slowly.
+            let last = bad.len() - 1;
+            bad[last] ^= 1;
+            fs::write(path, &bad).unwrap();
+            let other = std::time::SystemTime::UNIX_EPOCH;
+            fs::File::options()
+                .append(true)
+                .open(path)
+                .unwrap()
+                .set_modified(other)
+                .unwrap();
+            is_broken("a bit turned", "is not what was written").await;
+            fs::write(path, &good[..last]).unwrap();
+            is_broken("cut short", "it has").await;
+            fs::remove_file(path).unwrap();
+            is_broken("gone", "it has").await;
+            fs::write(path, &good).unwrap();
+            assert_eq!(logs.check(step()).await.unwrap(), Seal::Whole);
+        }
+        // One that is taken up again is not finished, and neither is a torn seal a seal.
+        let mut again = logs.writer(step(), 4 << 20).await.unwrap();
+        assert_eq!(logs.check(step()).await.unwrap(), Seal::None);
+        again.append(b"more").await.unwrap();
+        again.finish().await.unwrap();
+        assert_eq!(logs.check(step()).await.unwrap(), Seal::Whole);
+        let seal = dir.path().join("1/1017/2-0.seal");
+        let text = fs::read(&seal).unwrap();
+        fs::write(&seal, &text[..text.len() - 7]).unwrap();
+        assert_eq!(logs.check(step()).await.unwrap(), Seal::None);
+        logs.note(step().attempt, "a note").await.unwrap();
+        assert_eq!(logs.notes(step().attempt).await.unwrap(), "a note");
+        logs.delete(step()).await.unwrap();
+        assert!(files(dir.path()).is_empty(), "nothing is left behind");
+        assert_eq!(logs.notes(step().attempt).await.unwrap(), "");
     });
 }
