@@ -1,9 +1,10 @@
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -63,8 +64,9 @@ pub trait RawHandler: Send + Sync + 'static {
     fn handle(&self, head: RawHead, stream: RawStream) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
-/// Most connections at once. One more than `http` waits until another ends; one more than `raw` is
-/// answered 503.
+/// Most connections at once. One more than `http` waits until another ends, for 10 s; one more than `raw` is
+/// answered 503. Those that have asked nothing yet are counted apart: for a quarter of `http` more, each makes room
+/// for the next one, oldest first, so that clients that never ask keep nobody out.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub http: usize,
@@ -95,6 +97,7 @@ pub struct ConnectionInfo {
 pub async fn serve(doors: Vec<Door>, server: Server, stop: CancellationToken) -> io::Result<()> {
     let shared = Arc::new(Shared {
         http: Arc::new(Semaphore::new(server.limits.http)),
+        newcomers: Newcomers::new(server.limits.http / 4 + 1),
         raw: Semaphore::new(server.limits.raw),
         server,
         stop,
@@ -106,6 +109,7 @@ pub async fn serve(doors: Vec<Door>, server: Server, stop: CancellationToken) ->
 struct Shared {
     server: Server,
     http: Arc<Semaphore>,
+    newcomers: Newcomers,
     raw: Semaphore,
     stop: CancellationToken,
 }
@@ -118,10 +122,6 @@ async fn accept(door: Door, shared: Arc<Shared>) -> io::Result<()> {
     listener.local_addr()?;
     let mut connections = JoinSet::new();
     loop {
-        let permit = tokio::select! {
-            () = shared.stop.cancelled() => break,
-            permit = shared.http.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
-        };
         let (tcp, peer) = loop {
             tokio::select! {
                 () = shared.stop.cancelled() => {
@@ -141,19 +141,75 @@ async fn accept(door: Door, shared: Arc<Shared>) -> io::Result<()> {
         };
         let span = info_span!("connection", %peer);
         let (shared, acceptor) = (shared.clone(), acceptor.clone());
+        let (number, crowded_out) = shared.newcomers.enter();
         let connection = async move {
-            // Dropped with the connection, or when it becomes a raw one, which is counted apart.
-            let mut permit = Some(permit);
-            let free = || drop(permit.take());
-            if let Err(fault) = connection(tcp, peer, acceptor, &shared, free).await {
+            let new = Newcomer {
+                shared: &shared,
+                number,
+                crowded_out,
+            };
+            if let Err(fault) = connection(tcp, peer, acceptor, new).await {
                 debug!(error = %fault, "connection from {peer} ended early");
             }
         };
         connections.spawn(connection.instrument(span));
     }
-    drain(connections).await;
-    Ok(())
 }
+
+/// Connections that have asked nothing yet, oldest first.
+struct Newcomers {
+    room: usize,
+    waiting: Mutex<(u64, BTreeMap<u64, CancellationToken>)>,
+}
+
+impl Newcomers {
+    fn new(room: usize) -> Newcomers {
+        Newcomers {
+            room,
+            waiting: Mutex::default(),
+        }
+    }
+
+    /// Makes room if there is none.
+    fn enter(&self) -> (u64, CancellationToken) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (number, token) = (waiting.0, CancellationToken::new());
+        waiting.0 += 1;
+        waiting.1.insert(number, token.clone());
+        if waiting.1.len() > self.room
+            && let Some((_, oldest)) = waiting.1.pop_first()
+        {
+            oldest.cancel();
+        }
+        (number, token)
+    }
+
+    fn leave(&self, number: u64) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.1.remove(&number);
+    }
+}
+
+/// One of them; none any more when dropped.
+struct Newcomer<'a> {
+    shared: &'a Shared,
+    number: u64,
+    crowded_out: CancellationToken,
+}
+
+impl Drop for Newcomer<'_> {
+    fn drop(&mut self) {
+        self.shared.newcomers.leave(self.number);
+    }
+}
+
+/// A place among the connections that are served; `None`: there was none for too long.
+async fn place(shared: &Shared) -> Option<OwnedSemaphorePermit> {
+    let permit = timeout(FIRST_HEAD_LIMIT, shared.http.clone().acquire_owned()).await;
+    Some(permit.ok()?.expect("the semaphore is never closed"))
+}
+
+const CROWDED: (&str, &str) = ("503 Service Unavailable", "too many connections; try again");
 
 async fn drain(mut connections: JoinSet<()>) {
     let rest = async { while connections.join_next().await.is_some() {} };
@@ -177,16 +233,20 @@ async fn connection(
     tcp: TcpStream,
     peer: SocketAddr,
     acceptor: Option<TlsAcceptor>,
-    shared: &Shared,
-    free: impl FnOnce(),
+    new: Newcomer<'_>,
 ) -> io::Result<()> {
+    let shared = new.shared;
     tcp.set_nodelay(true)?;
     let tls = acceptor.is_some();
     let info = ConnectionInfo { peer, tls };
     let (mut stream, http2_agreed) = match acceptor {
         None => (RawStream::new(Io::Plain(tcp)), false),
         Some(acceptor) => {
-            let Ok(secured) = timeout(FIRST_HEAD_LIMIT, acceptor.accept(tcp)).await else {
+            let secured = tokio::select! {
+                () = new.crowded_out.cancelled() => return Err(crowded_out()),
+                secured = timeout(FIRST_HEAD_LIMIT, acceptor.accept(tcp)) => secured,
+            };
+            let Ok(secured) = secured else {
                 return Err(late("TLS handshake"));
             };
             let secured = secured?;
@@ -196,10 +256,15 @@ async fn connection(
     };
     // Each in a box of its own: a machine's connection that idles for weeks shall not have room for a page's.
     if http2_agreed {
+        drop(new);
+        let Some(_place) = place(shared).await else {
+            return Err(crowded_out());
+        };
         return Box::pin(http2(stream, info, shared)).await;
     }
     let first = tokio::select! {
         () = shared.stop.cancelled() => return Ok(()),
+        () = new.crowded_out.cancelled() => return Err(crowded_out()),
         first = timeout(FIRST_HEAD_LIMIT, first_head(&mut stream)) => first,
     };
     let (bytes, begin) = match first {
@@ -215,13 +280,19 @@ async fn connection(
             return Err(late("first request"));
         }
     };
-    match begin {
+    drop(new);
+    let begin = match begin {
         Begin::Http1(head) if is_raw(&head, shared) => {
             stream.put_back(bytes.slice(head.len..));
             drop(bytes);
-            free();
-            Box::pin(raw(head, stream, info, shared)).await
+            return Box::pin(raw(head, stream, info, shared)).await;
         }
+        other => other,
+    };
+    let Some(_place) = place(shared).await else {
+        return refuse(&mut stream, CROWDED.0, CROWDED.1).await;
+    };
+    match begin {
         Begin::Http2 => {
             stream.put_back(bytes);
             Box::pin(http2(stream, info, shared)).await
@@ -240,6 +311,10 @@ async fn connection(
             Box::pin(http1(stream, info, shared)).await
         }
     }
+}
+
+fn crowded_out() -> io::Error {
+    io::Error::other("it asked nothing, and newer ones needed its place")
 }
 
 fn late(what: &str) -> io::Error {
