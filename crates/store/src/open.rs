@@ -105,7 +105,15 @@ impl Store {
 
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
         Ok(match self.engine {
-            Engine::Sqlite => self.write.begin_with("BEGIN IMMEDIATE").await?,
+            Engine::Sqlite => match self.write.begin_with("BEGIN IMMEDIATE").await {
+                // SQLite has rolled back by itself what could not be committed, as on a disk that is full; the
+                // connection counts it as open for ever.
+                Err(sqlx::Error::InvalidSavePointStatement) => {
+                    self.write.acquire().await?.close().await?;
+                    self.write.begin_with("BEGIN IMMEDIATE").await?
+                }
+                begun => begun?,
+            },
             Engine::Postgres => self.write.begin().await?,
         })
     }
