@@ -23,6 +23,12 @@ const CHECK_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// A mirror is made anew at most so often: what its upstream lacks too, a copy does not bring.
 const RENEW_EVERY: Duration = Duration::from_secs(3600);
 
+/// From so many on they are kept in one file.
+const MANY_REFS: usize = 1000;
+
+/// Branches that cannot be spoken of are named up to here.
+pub const NAMED: usize = 5;
+
 /// A bare copy of an upstream's branches and tags. Which upstream, each fetch is told.
 #[derive(Debug)]
 pub struct Mirror {
@@ -44,8 +50,10 @@ struct Upkeep {
 /// What a look at the upstream brought.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FetchReport {
-    /// Branch heads, by name. Names that the farm cannot speak of are left out.
+    /// Branch heads, by name.
     pub heads: BTreeMap<BranchName, GitHash>,
+    /// Branches that the farm cannot speak of, such as `--upload-pack=x`: at most [`NAMED`] of them, and how many.
+    pub unnamed: (Vec<String>, usize),
     /// What the upstream's HEAD names; `None` for an empty repository.
     pub default_branch: Option<BranchName>,
     /// All that was fetched, by full name: branches and tags, `HEAD`, and as `refs/tags/T^{}` what a
@@ -104,7 +112,12 @@ impl Mirror {
         let brought = if same {
             Ok(())
         } else {
-            fill(&self.git, upstream).await
+            let filled = fill(&self.git, upstream).await;
+            // One file for each ref takes seconds to look through, at every look.
+            if filled.is_ok() && remote.len() > MANY_REFS {
+                self.git.output(&["pack-refs", "--all"]).await?;
+            }
+            filled
         };
         let suspect = self.suspect.load(Ordering::SeqCst) || brought.is_err();
         let renewed = match self.damage(&mut upkeep, suspect, same).await? {
@@ -118,7 +131,7 @@ impl Mirror {
             }
         };
         let mut refs = refs(&self.git).await?;
-        let heads = branches(&refs);
+        let (heads, unnamed) = branches(&refs);
         // What a tag is of holds as long as the tag is what was listed.
         let holds = |name: &str| {
             let tag = name.strip_suffix("^{}");
@@ -128,6 +141,7 @@ impl Mirror {
         refs.extend(more);
         Ok(FetchReport {
             heads,
+            unnamed,
             default_branch,
             refs,
             renewed,
@@ -140,7 +154,7 @@ impl Mirror {
     pub async fn fetch_new(&self, upstream: &Upstream) -> Result<BTreeMap<BranchName, GitHash>, GitError> {
         let _writing = self.writing.lock().await;
         take(&self.git, upstream, &[]).await?;
-        Ok(branches(&refs(&self.git).await?))
+        Ok(branches(&refs(&self.git).await?).0)
     }
 
     /// Lets the next fetch look whether the mirror is whole.
@@ -370,13 +384,23 @@ async fn refs(git: &Git) -> Result<Refs, GitError> {
         .collect())
 }
 
-fn branches(refs: &Refs) -> BTreeMap<BranchName, GitHash> {
-    let heads = refs
-        .iter()
-        .filter_map(|(name, hash)| Some((name.strip_prefix("refs/heads/")?, hash)));
-    heads
-        .filter_map(|(name, hash)| Some((name.parse().ok()?, hash.parse().ok()?)))
-        .collect()
+fn branches(refs: &Refs) -> (BTreeMap<BranchName, GitHash>, (Vec<String>, usize)) {
+    let (mut heads, mut unnamed) = (BTreeMap::new(), (Vec::new(), 0));
+    for (name, hash) in refs {
+        let Some(name) = name.strip_prefix("refs/heads/") else {
+            continue;
+        };
+        match (name.parse(), hash.parse()) {
+            (Ok(name), Ok(hash)) => drop(heads.insert(name, hash)),
+            _ => {
+                unnamed.1 += 1;
+                if unnamed.0.len() < NAMED {
+                    unnamed.0.push(name.chars().take(100).collect());
+                }
+            }
+        }
+    }
+    (heads, unnamed)
 }
 
 /// `widget.git` has `widget.git.lock` beside it.

@@ -31,6 +31,8 @@ pub struct RepoConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub heads: BTreeMap<BranchName, GitHash>,
+    /// Branches whose names no farm can use: some of them, and how many.
+    pub unnamed: (Vec<String>, usize),
     /// `None` for an empty repository.
     pub default_branch: Option<BranchName>,
     /// As [`git::FetchReport::refs`].
@@ -306,6 +308,7 @@ impl MirrorService {
             refs.extend(default.map(|hash| ("HEAD".to_owned(), hash.to_string())));
             look.seen = Some(Arc::new(Seen {
                 heads,
+                unnamed: seen.unnamed.clone(),
                 default_branch: seen.default_branch.clone(),
                 refs,
             }));
@@ -332,6 +335,7 @@ impl MirrorService {
                     look.error = None;
                     look.seen = Some(Arc::new(Seen {
                         heads: report.heads,
+                        unnamed: report.unnamed,
                         default_branch: report.default_branch,
                         refs: report.refs,
                     }));
