@@ -19,6 +19,7 @@ mod flags; // what to be told
 pub mod form; // fields of queries and bodies
 mod gomode; // modes as Go writes them
 mod identity; // a key of its own
+mod leftover; // what a buildlet that was killed left running
 mod list; // what is read from the working directory
 mod metadata; // what is told to a machine that listens
 mod multiplexed; // connections within it, before 2019

@@ -22,6 +22,7 @@ use crate::facts::Facts;
 use crate::fetch::Fetcher;
 use crate::flags::{self, Flags, Reverse};
 use crate::identity::{self, Trouble};
+use crate::leftover;
 use crate::metadata::Metadata;
 use crate::reverse::{self, Credential, Identity, Refusals};
 use crate::server::{Server, Setup, serve, serve_health};
@@ -120,6 +121,13 @@ fn run(flags: &Flags) -> Result<(), Failure> {
             }
         },
     };
+    let ended = leftover::end(&workdir, &instance);
+    if !ended.is_empty() {
+        eprintln!(
+            "buildlet: ended what an earlier one left running: {}",
+            ended.join(", ")
+        );
+    }
     let execs = state_dir.join("execs");
     let containment = Containment::open(flags.bounds.clone(), &workdir, &instance)?;
     let (dir, bound) = (workdir.clone(), flags.max_output);
