@@ -89,6 +89,12 @@ impl Slot {
             () = token.cancelled() => return,
             adopted = self.adopt() => adopted,
         };
+        if adopted.is_none() {
+            // An earlier coordinator may have given it work, or lent it: that is gone with its buildlet.
+            self.kill(None).await;
+            let why = "its buildlet ended while no coordinator ran".to_owned();
+            let _ = self.events.send(self.down(why, generation)).await;
+        }
         loop {
             let running = match adopted.take() {
                 Some(running) => Ok(running),

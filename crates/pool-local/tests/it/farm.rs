@@ -56,11 +56,17 @@ impl Farm {
         }
     }
 
+    /// The next one, but for the word that nothing was there to be adopted.
     pub async fn event(&mut self) -> PoolEvent {
-        timeout(PATIENCE, self.events.recv())
-            .await
-            .expect("an event comes")
-            .expect("the pool lives")
+        loop {
+            let event = timeout(PATIENCE, self.events.recv())
+                .await
+                .expect("an event comes")
+                .expect("the pool lives");
+            if !matches!(event, PoolEvent::Down { generation: 0, .. }) {
+                return event;
+            }
+        }
     }
 
     pub async fn up(&mut self) -> Up {
