@@ -95,7 +95,7 @@ fn children(pid: i32, task: i32) -> Option<Vec<i32>> {
 const FOUND_MAX: usize = 100_000;
 
 /// All processes. Empty where there is no `/proc`.
-fn table() -> Vec<Process> {
+pub fn table() -> Vec<Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(process).collect()

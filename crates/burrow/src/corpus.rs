@@ -1,5 +1,7 @@
 mod ask;
 
+use std::sync::Arc;
+
 use ::corpus::{ChangeView, Corpus, IssueView, Status, Texts, UserId};
 use anyhow::Context;
 use corpus_sql::Source;
@@ -35,7 +37,7 @@ pub async fn maintnerd(global: &Global, args: &Maintnerd) -> Result<Exit, Failur
     let folder = args.log.clone().or(of_config).context("no folder for the log")?;
     let maintner = found.map(|config| config.maintner).unwrap_or_default();
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(stop_on_signals(stop.clone())?);
+    let signals = tokio::spawn(stop_on_signals(stop.clone(), Arc::default())?);
     let listener = tokio::net::TcpListener::bind(args.listen).await;
     let listener = listener.with_context(|| format!("listen at {}", args.listen))?;
     let address = listener.local_addr().context("listen")?;

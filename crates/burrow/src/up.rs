@@ -2,6 +2,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -62,7 +63,8 @@ async fn run(found: Found, global: &Global, up: Option<&Up>) -> Result<Exit, Fai
     defaults.state_dir = state_dir.clone();
     let config = Arc::new(found.config);
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(stop_on_signals(stop.clone())?);
+    let hand_over = Arc::new(AtomicBool::new(false));
+    let signals = tokio::spawn(stop_on_signals(stop.clone(), hand_over.clone())?);
     let (on_ready, ready) = oneshot::channel();
     let serving = wiring::serve(
         Arc::clone(&config),
@@ -70,6 +72,7 @@ async fn run(found: Found, global: &Global, up: Option<&Up>) -> Result<Exit, Fai
         defaults,
         on_ready,
         stop.clone(),
+        hand_over,
     );
     let telling = async {
         // It is dropped when the farm cannot start: then `serving` says why.
@@ -105,8 +108,12 @@ async fn run(found: Found, global: &Global, up: Option<&Up>) -> Result<Exit, Fai
     Ok(Exit::Done)
 }
 
-/// The first signal ends the farm cleanly, the second at once.
-pub fn stop_on_signals(stop: CancellationToken) -> Result<impl Future<Output = ()> + Send, Failure> {
+/// The first signal ends the farm cleanly, the second at once. SIGTERM is how a service manager makes room for the
+/// next process, which goes on with what runs: `hand_over` is set.
+pub fn stop_on_signals(
+    stop: CancellationToken,
+    hand_over: Arc<AtomicBool>,
+) -> Result<impl Future<Output = ()> + Send, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen =
         |kind| signal(kind).map_err(|error| Failure::new(format!("cannot wait for signals: {error}")));
@@ -119,6 +126,7 @@ pub fn stop_on_signals(stop: CancellationToken) -> Result<impl Future<Output = (
                 _ = terminate.recv() => 143,
             };
             if first {
+                hand_over.store(code == 143, Ordering::SeqCst);
                 eprintln!("stopping; once more to stop at once");
                 stop.cancel();
             } else {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use config::{Config, Defaults};
 use tokio::sync::oneshot;
@@ -42,6 +43,7 @@ pub async fn serve(
     defaults: Defaults,
     on_ready: oneshot::Sender<SocketAddr>,
     stop: CancellationToken,
+    hand_over: Arc<AtomicBool>,
 ) -> Result<(), Failure> {
     let (ready, is_ready) = oneshot::channel();
     let options = coordinator::Options {
@@ -50,6 +52,7 @@ pub async fn serve(
         buildlet: buildlet_command()?,
         defaults,
         on_ready: ready,
+        hand_over,
     };
     let telling = async {
         // Dropped when the farm does not come up: `serving` says why.

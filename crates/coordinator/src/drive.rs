@@ -12,8 +12,9 @@ use farm::{Effect, Input};
 use gitmirror::MirrorService;
 use ids::{AttemptId, GitHash, HostType, MachineId, RepoName, StepId};
 use runner::{InfraCause, StepPlan};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
@@ -24,6 +25,9 @@ use crate::secrets;
 
 /// How often a step that prints is reported as alive; its silence limit is counted in minutes.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
+
+/// How long room for a log is waited for before its step counts as lost. As long as for a machine out of reach.
+const UNWRITTEN_LIMIT: Duration = Duration::from_secs(300);
 
 /// The buildlet's own limit for a command, past the core's: only for a coordinator that never returns.
 const WALL_SLACK: Duration = Duration::from_secs(600);
@@ -42,11 +46,15 @@ pub struct Shared {
     pub logs: LogStore,
     pub max_log: u64,
     pub mirror: Arc<MirrorService>,
+    /// Why the log that was written last could not be, until one can.
+    pub log_trouble: LogTrouble,
     pub machines: Links,
     pub connected: Connected,
     pub desk: Desk,
     pub secrets: secrets::Folder,
 }
+
+pub type LogTrouble = Arc<std::sync::Mutex<Option<String>>>;
 
 /// Links of machines that came up and of which the core has not been told yet, oldest first.
 pub type Links = Arc<std::sync::Mutex<BTreeMap<MachineId, VecDeque<Link>>>>;
@@ -303,7 +311,7 @@ async fn prepare(
     source_dir: &str,
     clean: bool,
 ) {
-    let event = match prepared(shared, link, repo, commit, source_dir, clean).await {
+    let event = match prepared(shared, link, attempt, repo, commit, source_dir, clean).await {
         Ok(()) => runner::Input::Prepared,
         Err(event) => event,
     };
@@ -313,6 +321,7 @@ async fn prepare(
 async fn prepared(
     shared: &Shared,
     link: &Link,
+    attempt: AttemptId,
     repo: &RepoName,
     commit: &GitHash,
     source_dir: &str,
@@ -323,6 +332,12 @@ async fn prepared(
         cause: InfraCause::SourceUnavailable,
         detail: format!("{:#}", anyhow::Error::from(why)),
     })?;
+    if !archive.notes.is_empty()
+        && let Err(why) = shared.logs.note(attempt, &archive.notes.join("\n")).await
+    {
+        // They are told again by the next attempt, and the build does not depend on them.
+        warn!("the notes on the source of {attempt}: {why}");
+    }
     if !clean {
         link.client.remove_all(&["."]).await.map_err(prepare_failed)?;
     }
@@ -341,7 +356,11 @@ async fn start(shared: &Shared, link: &Link, step: StepId, plan: &StepPlan) {
     let answer = link.client.start_exec(&id, &exec_spec(&plan), Some(limit)).await;
     match after_start(answer.map(|_| ())) {
         Next::Follow | Next::FollowLater => follow(shared, link, step).await,
-        Next::Ended(state) => told(shared, step, state).await,
+        // It was not even started; its log is there all the same, so that a log that is not there was lost.
+        Next::Ended(state) => match Sink::open(shared, step).await {
+            Ok(sink) => ended(shared, step, &sink, state).await,
+            Err(why) => unwritable(shared, step, &why).await,
+        },
         Next::Lost(why) => lost(shared, step, why).await,
     }
 }
@@ -352,29 +371,84 @@ async fn with_secrets(shared: &Shared, plan: &StepPlan) -> Result<StepPlan, Stri
     Ok(StepPlan { env, ..plan.clone() })
 }
 
-/// Takes up the step's output where its stored log ends, and stays with it over lost connections.
+/// Takes up the step's output where its stored log ends, and stays with it over lost connections, and over a disk
+/// that takes no more: the machine keeps what could not be written.
 async fn follow(shared: &Shared, link: &Link, step: StepId) {
-    let sink = match Sink::open(shared, step).await {
-        Ok(sink) => sink,
-        Err(why) => return lost(shared, step, why).await,
-    };
+    let mut unwritten: Option<Instant> = None;
     let mut pause = Duration::from_millis(100);
     loop {
-        let offset = sink.offset().await;
-        let answer = link
-            .client
-            .follow_exec(&step.to_string(), offset, |at, piece| sink.take(Some(at), piece))
-            .await;
-        match after_follow(answer.map(|end| end.state)) {
-            Next::Ended(state) => return ended(shared, step, &sink, state).await,
-            Next::Lost(why) => return lost(shared, step, why).await,
-            Next::Follow => {}
-            Next::FollowLater => {
-                if sink.offset().await > offset {
-                    pause = Duration::from_millis(100);
+        match follow_once(shared, link, step).await {
+            Followed::Done => return,
+            Followed::Later { grown } => {
+                (unwritten, pause) = (None, if grown { Duration::from_millis(100) } else { pause });
+            }
+            Followed::Unwritten { why, grown } => {
+                warn!("log of step {step}: {why}");
+                *shared.log_trouble.lock().expect("no holder panics") = Some(why.clone());
+                let since = *unwritten.get_or_insert_with(Instant::now);
+                if since.elapsed() >= UNWRITTEN_LIMIT {
+                    let limit = UNWRITTEN_LIMIT.as_secs();
+                    return lost(
+                        shared,
+                        step,
+                        format!("its log could not be written for {limit} s: {why}"),
+                    )
+                    .await;
                 }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(5));
+                // Room came and went again.
+                if grown {
+                    (unwritten, pause) = (None, Duration::from_millis(100));
+                }
+                // Not the command is silent, we are deaf.
+                let event = runner::Input::Output;
+                tell(shared, step.attempt, event).await;
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+enum Followed {
+    /// What became of the step is told.
+    Done,
+    /// The machine cannot be reached.
+    Later { grown: bool },
+    /// The log takes no more, or is not to be opened. `grown`: it did take some.
+    Unwritten { why: String, grown: bool },
+}
+
+async fn follow_once(shared: &Shared, link: &Link, step: StepId) -> Followed {
+    let sink = match Sink::open(shared, step).await {
+        Ok(sink) => sink,
+        Err(why) => return Followed::Unwritten { why, grown: false },
+    };
+    let id = step.to_string();
+    let mut offset = sink.offset().await;
+    loop {
+        let following = link
+            .client
+            .follow_exec(&id, offset, |at, piece| sink.take(Some(at), piece));
+        let answer = tokio::select! {
+            answer = following => answer,
+            why = sink.fault() => {
+                let grown = sink.offset().await > offset;
+                return Followed::Unwritten { why, grown };
+            }
+        };
+        match after_follow(answer.map(|end| end.state)) {
+            Next::Ended(state) => {
+                ended(shared, step, &sink, state).await;
+                return Followed::Done;
+            }
+            Next::Lost(why) => {
+                lost(shared, step, why).await;
+                return Followed::Done;
+            }
+            Next::Follow => offset = sink.offset().await,
+            Next::FollowLater => {
+                let grown = sink.offset().await > offset;
+                return Followed::Later { grown };
             }
         }
     }
@@ -384,7 +458,7 @@ async fn follow(shared: &Shared, link: &Link, step: StepId) {
 async fn attached(shared: &Shared, link: &Link, step: StepId, plan: &StepPlan, kill: CancellationToken) {
     let sink = match Sink::open(shared, step).await {
         Ok(sink) => sink,
-        Err(why) => return lost(shared, step, why).await,
+        Err(why) => return unwritable(shared, step, &why).await,
     };
     let spec = match with_secrets(shared, plan).await {
         Ok(plan) => exec_spec(&plan),
@@ -393,6 +467,11 @@ async fn attached(shared: &Shared, link: &Link, step: StepId, plan: &StepPlan, k
     let run = link.client.exec(&spec, |piece| sink.take(None, piece));
     let answer = tokio::select! {
         answer = run => answer,
+        // What it prints from here on is kept nowhere; with its connection it ends.
+        why = sink.fault() => {
+            *shared.log_trouble.lock().expect("no holder panics") = Some(why.clone());
+            return lost(shared, step, format!("its log cannot be written: {why}")).await;
+        }
         () = kill.cancelled() => Ok(ProcessState::Failed("killed with its connection".to_owned())),
     };
     match after_exec(answer) {
@@ -403,10 +482,18 @@ async fn attached(shared: &Shared, link: &Link, step: StepId, plan: &StepPlan, k
 
 /// The end of a step is told only once all it printed is on disk.
 async fn ended(shared: &Shared, step: StepId, sink: &Sink, state: ProcessState) {
-    match sink.sync().await {
-        Ok(()) => told(shared, step, state).await,
-        Err(why) => lost(shared, step, format!("its log cannot be written: {why}")).await,
+    match sink.finish().await {
+        Ok(()) => {
+            *shared.log_trouble.lock().expect("no holder panics") = None;
+            told(shared, step, state).await;
+        }
+        Err(why) => unwritable(shared, step, &chain(&why)).await,
     }
+}
+
+async fn unwritable(shared: &Shared, step: StepId, why: &str) {
+    *shared.log_trouble.lock().expect("no holder panics") = Some(why.to_owned());
+    lost(shared, step, format!("its log cannot be written: {why}")).await;
 }
 
 async fn told(shared: &Shared, step: StepId, state: ProcessState) {
@@ -468,9 +555,12 @@ async fn clean(link: &Link) -> Result<(), CallError> {
 /// Where a step's output goes: its log, and a sign of life to the core.
 struct Sink {
     log: Mutex<Written>,
-    alive: std::sync::Mutex<Option<tokio::time::Instant>>,
+    alive: std::sync::Mutex<Option<Instant>>,
     inputs: mpsc::Sender<Input>,
     step: StepId,
+    fault: Notify,
+    /// Why a piece could not be written. None is taken after it: a log has no hole that nobody knows of.
+    why: std::sync::Mutex<Option<String>>,
 }
 
 /// A log, and what is kept out of it.
@@ -522,7 +612,7 @@ impl Sink {
     async fn open(shared: &Shared, step: StepId) -> Result<Sink, String> {
         let secrets = shared.secrets.read().await?.secrets();
         let log = shared.logs.writer(step, shared.max_log).await;
-        let log = log.map_err(|why| format!("its log cannot be written: {why}"))?;
+        let log = log.map_err(|why| chain(&why))?;
         let mask = (!secrets.is_empty()).then(|| Mask::new(secrets));
         let log = Written {
             log,
@@ -535,21 +625,35 @@ impl Sink {
             alive,
             inputs,
             step,
+            fault: Notify::new(),
+            why: std::sync::Mutex::default(),
         })
+    }
+
+    /// Waits until a piece could not be written.
+    async fn fault(&self) -> String {
+        loop {
+            let waiting = self.fault.notified();
+            if let Some(why) = self.why.lock().expect("no holder panics").clone() {
+                return why;
+            }
+            waiting.await;
+        }
     }
 
     async fn offset(&self) -> u64 {
         self.log.lock().await.offset()
     }
 
-    async fn sync(&self) -> Result<(), LogError> {
+    async fn finish(&self) -> Result<(), LogError> {
         let mut written = self.log.lock().await;
         written.release().await?;
-        written.log.sync().await
+        written.log.finish().await
     }
 
+    /// Does not return when the piece could not be written: whoever reads on would make a hole.
     async fn take(&self, at: Option<u64>, piece: bytes::Bytes) {
-        {
+        let written = {
             let mut log = self.log.lock().await;
             let have = log.offset();
             let place = runner::place(have, at.unwrap_or(have), piece.len());
@@ -560,16 +664,17 @@ impl Sink {
                 },
                 None => Ok(()),
             };
-            let written = match written {
+            match written {
                 Ok(()) => log.append(&piece[place.skip..]).await,
                 Err(why) => Err(why),
-            };
-            if let Err(why) = written {
-                // The next sync, before the step may end, fails with it again.
-                warn!("log of step {}: {why}", self.step);
             }
+        };
+        if let Err(why) = written {
+            *self.why.lock().expect("no holder panics") = Some(chain(&why));
+            self.fault.notify_waiters();
+            return std::future::pending().await;
         }
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
         let due = {
             let mut last = self.alive.lock().expect("no holder panics");
             let due = last.is_none_or(|last| now >= last + ALIVE_EVERY);
@@ -637,6 +742,11 @@ fn host_name(machine: &MachineId) -> Option<&str> {
     let (host, instance) = name.rsplit_once('.')?;
     let is_instance = instance.len() == 8 && instance.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_instance.then_some(host)
+}
+
+/// An error with its cause.
+fn chain(why: &LogError) -> String {
+    format!("{why}: {}", why.source)
 }
 
 /// Turns what pools say into the core's inputs and the drivers' links. Ends when every pool has.
@@ -722,6 +832,8 @@ pub async fn take_pool_events(
                         }
                         open.remove(&machine);
                     }
+                    // Known from an earlier coordinator alone, and gone for good.
+                    None if !may_return => {}
                     _ => continue,
                 }
                 Input::MachineDown {

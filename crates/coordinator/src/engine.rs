@@ -25,11 +25,11 @@ const EXPLAINING: u32 = 20;
 
 /// Counts from the start of this process; reads the wall clock. The one clock of the coordinator.
 #[derive(Clone)]
-pub struct Clock(Instant);
+pub struct Clock(Instant, Timestamp);
 
 impl Clock {
     pub fn start() -> Clock {
-        Clock(Instant::now())
+        Clock(Instant::now(), wall())
     }
 
     pub fn now(&self) -> Now {
@@ -37,6 +37,12 @@ impl Clock {
             mono: self.0.elapsed(),
             wall: wall(),
         }
+    }
+
+    /// By how many seconds the wall clock was put forward, or back, since the start.
+    pub fn off(&self) -> i64 {
+        let even = self.1 + self.0.elapsed();
+        wall().0.saturating_sub(even.0) / 1_000_000
     }
 }
 

@@ -31,6 +31,7 @@ use crate::downloads;
 use crate::engine::{self, Board};
 use crate::enroll;
 use crate::gomote::{self, Gomotes};
+use crate::health::{self, Facts};
 use crate::known::{Least, known};
 use crate::upkeep::Refused;
 use crate::{Current, current};
@@ -48,6 +49,8 @@ pub struct Service {
     pub gomotes: Gomotes,
     pub state: PathBuf,
     pub shown: maintnerd::Shown,
+    pub clock: engine::Clock,
+    pub log_trouble: crate::drive::LogTrouble,
 }
 
 /// Binds, or says who to ask.
@@ -119,7 +122,7 @@ pub async fn run(
         raw_paths,
         raw_header: Some(HeaderName::from_static(gomote::PROXY)),
         raw,
-        limits: web::Limits::default(),
+        limits: limits(open_files().map(|(_, most)| most)),
     };
     web::serve(doors, server, stop).await.context("serve HTTP")
 }
@@ -134,8 +137,9 @@ const OPEN: [&str; 6] = [
     "/readyz",
     "/hook",
     "/hook/",
-    "/buildlet/create",
-    "/buildlet/list",
+    // Lending machines, by golang/build's protocol; and signed programs for machines.
+    "/buildlet/",
+    revdial::proof::ENROL,
 ];
 
 /// What is for programs that look after the farm.
@@ -230,6 +234,16 @@ async fn hook(State(service): State<Service>, AxumPath(name): AxumPath<String>) 
     }
 }
 
+/// Clients are to leave the farm the file descriptors that it works with. `most`: how many there may be.
+fn limits(most: Option<u64>) -> web::Limits {
+    let share = |of: u64| most.map_or(usize::MAX, |most| usize::try_from(most / of).unwrap_or(usize::MAX));
+    let default = web::Limits::default();
+    web::Limits {
+        http: default.http.min(share(4)).max(8),
+        raw: default.raw.min(share(2)).max(8),
+    }
+}
+
 /// Archives asked for as of golang/build's gitmirror.
 fn archive_path(mut request: Request) -> Request {
     if let Some(path) = gitmirror::own_path(request.uri().path()) {
@@ -286,22 +300,45 @@ impl RawHandler for Raw {
     }
 }
 
-/// Ready to be sent work: the store answers and takes writes.
+/// Ready to be sent work: the store answers and takes writes. What is degraded is said either way.
 async fn ready(State(service): State<Service>) -> impl IntoResponse {
-    let board = engine::read(&service.board);
-    if let Some(trouble) = &board.store_trouble {
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("the store does not take writes: {trouble}\n"),
-        );
+    let reads = service.store.health().await.err();
+    let facts = Facts {
+        store_reads: reads.map(|why| format!("{:#}", anyhow::Error::from(why))),
+        ..service.facts()
+    };
+    let (ready, text) = health::ready(&health::items(&facts));
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, text)
+}
+
+impl Service {
+    /// All but what the store has to be asked for.
+    fn facts(&self) -> Facts {
+        let board = engine::read(&self.board);
+        let free = blobs::disk_free(&self.state).map_err(|why| format!("{:#}", anyhow::Error::from(why)));
+        Facts {
+            store_writes: board.store_trouble.clone(),
+            store_reads: None,
+            paused: board.paused.clone(),
+            disk_free: Some(free),
+            logs: self.log_trouble.lock().expect("no holder panics").clone(),
+            refused: self.refused.lock().expect("no holder panics").clone(),
+            clock_off: self.clock.off(),
+            files: open_files(),
+        }
     }
-    match service.store.health().await {
-        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-        Err(why) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("{:#}\n", anyhow::Error::from(why)),
-        ),
-    }
+}
+
+/// How many file descriptors this process has, and how many it may have.
+fn open_files() -> Option<(u64, u64)> {
+    let used = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64;
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current?;
+    Some((used, most))
 }
 
 type Labels = Vec<(String, String)>;
@@ -409,23 +446,15 @@ impl Live for Lives {
     }
 
     fn health(&self) -> Vec<HealthItem> {
-        let board = engine::read(&self.0.board);
         let item = |name: &str, trouble: &Option<String>, good: String| HealthItem {
             name: name.to_owned(),
             ok: trouble.is_none(),
             text: trouble.clone().unwrap_or(good),
         };
-        let disk = match blobs::disk_free(&self.0.state) {
-            Ok(free) => format!("{} MiB free", free >> 20),
-            Err(why) => format!("{:#}", anyhow::Error::from(why)),
-        };
-        let refused = self.0.refused.lock().expect("no holder panics").clone();
-        let refused = refused.map(|why| format!("the changed one is refused, the old one holds: {why}"));
-        let mut items = vec![
-            item("store", &board.store_trouble, "takes writes".to_owned()),
-            item("disk and new work", &board.paused, disk),
-            item("configuration", &refused, "as on disk".to_owned()),
-        ];
+        let mut items: Vec<HealthItem> = health::items(&self.0.facts())
+            .into_iter()
+            .map(HealthItem::from)
+            .collect();
         let config = self.config();
         for (repo, look) in self.0.mirror.looks() {
             let conf = config.repos.get(&repo);
@@ -477,7 +506,15 @@ fn untracked(conf: &config::Repo, seen: &Seen) -> Option<String> {
 fn seen(look: &Look) -> String {
     match (look.last_good, &look.seen) {
         (Some(at), Some(seen)) if !seen.heads.is_empty() => {
-            format!("looked at {} s ago", at.elapsed().as_secs())
+            let passed_over = match &seen.unnamed {
+                (_, 0) => String::new(),
+                (some, all) => format!(
+                    "; not built for their names, which no farm can use: {}{}",
+                    some.join(", "),
+                    if *all > some.len() { ", …" } else { "" }
+                ),
+            };
+            format!("looked at {} s ago{passed_over}", at.elapsed().as_secs())
         }
         (Some(_), _) => "is empty: there is nothing to build yet".to_owned(),
         (None, _) => "not looked at yet".to_owned(),

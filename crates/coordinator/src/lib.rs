@@ -14,6 +14,7 @@ mod engine;
 mod enroll;
 mod files;
 mod gomote;
+mod health;
 mod http;
 mod intake;
 mod keys;
@@ -35,6 +36,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -60,6 +62,8 @@ pub struct Options {
     pub buildlet: Vec<OsString>,
     pub defaults: config::Defaults,
     pub on_ready: oneshot::Sender<Ready>,
+    /// Set before the stop: another process goes on with the machines and what runs on them.
+    pub hand_over: Arc<AtomicBool>,
 }
 
 /// Where the farm is to be reached.
@@ -123,12 +127,14 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let board = engine::Board::default();
     let connected = drive::Connected::default();
     let desk = gomote::Desk::default();
+    let log_trouble = drive::LogTrouble::default();
     let holds: Current = Arc::new(tokio::sync::watch::Sender::new(config.clone()));
     let drivers = drive::Drivers::new(drive::Shared {
         inputs: inputs.clone(),
         logs: logs.clone(),
         max_log: config.farm.max_log,
         mirror: mirror.clone(),
+        log_trouble: log_trouble.clone(),
         machines: links.clone(),
         connected: connected.clone(),
         desk: desk.clone(),
@@ -145,7 +151,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     parts.spawn(local.run(holds.subscribe()));
     let engine = engine::Engine {
         store: store.clone(),
-        clock,
+        clock: clock.clone(),
         inputs: from_all,
         drivers,
         board: board.clone(),
@@ -226,6 +232,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         mirror: mirror.clone(),
         sources: sources.clone(),
         inputs,
+        clock: clock.clone(),
     };
     parts.spawn(upkeep.run(stop.clone()));
     parts.spawn(rollout::run(
@@ -250,6 +257,8 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
             snapshot: keeper.snapshot(),
             own: Some((keeper, sources)),
         },
+        clock,
+        log_trouble,
     };
     parts.spawn(http::run(service, http, https.zip(tls), stop.clone()));
     info!("farm `{}` is up at http://{}/", config.farm.name, ready.http);
@@ -258,7 +267,12 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
 
     let first = parts.join_next().await.expect("parts were spawned");
     let asked = stop.is_cancelled();
-    pools.shut_down();
+    // Who failed is started anew, and goes on with them too.
+    if asked && !options.hand_over.load(Ordering::SeqCst) {
+        pools.shut_down();
+    } else {
+        pools.hand_over();
+    }
     reverse.close();
     stop.cancel();
     let rest = async {

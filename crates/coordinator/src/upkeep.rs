@@ -23,6 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Usual times and old logs are looked at every so many looks.
 const SELDOM: u32 = 15;
 
+/// Seconds; see `health`.
+const CLOCK_SLACK: i64 = 60;
+
 /// Why the configuration on disk does not hold, while it does not.
 pub type Refused = Arc<Mutex<Option<String>>>;
 
@@ -37,6 +40,7 @@ pub struct Upkeep {
     pub mirror: Arc<MirrorService>,
     pub sources: maintnerd::Sources,
     pub inputs: mpsc::Sender<Input>,
+    pub clock: engine::Clock,
 }
 
 impl Upkeep {
@@ -106,6 +110,10 @@ impl Upkeep {
         let builders: Vec<_> = config.builders.keys().cloned().collect();
         let usual = self.store.usual_times(&builders).await?;
         let _ = self.inputs.send(Input::Usual(usual)).await;
+        // By a clock that was put a year forward all would be old.
+        if self.clock.off().abs() > CLOCK_SLACK {
+            return Ok(());
+        }
         let keep = i64::try_from(config.farm.keep_logs.as_micros()).unwrap_or(i64::MAX);
         let before = Timestamp(engine::wall().0.saturating_sub(keep));
         let expired = self.store.expire_logs(before, 500).await?;

@@ -64,6 +64,8 @@ pub struct AttemptView {
     pub ended: Option<i64>,
     pub status: &'static str,
     pub reason: String,
+    /// What is to be known of its source besides.
+    pub notes: Vec<String>,
     pub steps: Vec<StepView>,
 }
 
@@ -128,6 +130,13 @@ pub async fn build(
         None => None,
         Some(attempt) => log_of(&app, attempt, &query).await?,
     };
+    let mut attempts: Vec<AttemptView> = detail.attempts.iter().map(AttemptView::from).collect();
+    if let Some(shown) = shown
+        && let Some(view) = attempts.iter_mut().find(|view| view.n == shown.attempt.n)
+    {
+        let notes = app.logs.notes(shown.attempt).await.map_err(Problem::internal)?;
+        view.notes = notes.lines().map(str::to_owned).collect();
+    }
     let history = history(&app, &detail).await?;
     let config = app.live.config();
     let away = match &detail.row.state {
@@ -154,7 +163,7 @@ pub async fn build(
         builder: BuilderView::new(&config, &detail.row.builder),
         commit: (&detail.commit).into(),
         branches: detail.branches.iter().map(|branch| branch.to_string()).collect(),
-        attempts: detail.attempts.iter().map(AttemptView::from).collect(),
+        attempts,
         waiting: WaitView::of(&app.live.queue().waiting, detail.row.build),
         log,
         may_act: visit.may(Role::Contributor),
@@ -270,6 +279,7 @@ impl From<&AttemptRow> for AttemptView {
                 Some(Outcome::Cancelled { .. }) => "cancelled",
             },
             reason: row.outcome.as_ref().map(reason).unwrap_or_default(),
+            notes: Vec::new(),
             steps: row
                 .steps
                 .iter()
@@ -474,6 +484,7 @@ fn attempts(view: &BuildPage, now: Timestamp) -> Markup {
                 @if let Some(ended) = shown.ended { ", took " (span(shown.started, ended)) }
                 @if !shown.reason.is_empty() && shown.reason != view.build.cell.reason { ". " (plain(&shown.reason)) }
             }
+            @for note in &shown.notes { p.note { (ticked(&plain(note))) } }
             div.scroll tabindex="0" { table.list.steps {
                 thead { tr { th scope="col" { "Step" } th scope="col" { "State" } th.num scope="col" { "Took" } th.wide scope="col" { "Command" } } }
                 tbody {

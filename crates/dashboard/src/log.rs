@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use blobs::{LineIndex, LogStore};
+use blobs::{LineIndex, LogStore, Seal};
 use ids::StepId;
 use maud::{Markup, html};
 use serde::Serialize;
 use store::read::{AttemptRow, StepRow};
 use web::{Problem, bytes, plural};
+
+use crate::part::plain;
 
 use crate::ansi::{self, Look};
 use crate::failing::is_failing;
@@ -50,6 +52,8 @@ pub struct LogView {
     pub live: bool,
     /// It was deleted because of its age.
     pub deleted: bool,
+    /// What of it is not as it was written, for people; null where nothing is known to be.
+    pub damage: Option<String>,
     /// Where the step failed: what its log says of it, the likeliest first.
     pub failing: Vec<QuoteView>,
     /// How many lines look like that; counted up to 100.
@@ -133,6 +137,7 @@ pub async fn load(
         lines: 0,
         live,
         deleted: !step.has_log,
+        damage: None,
         failing: Vec::new(),
         failing_lines: 0,
         raw: format!("/build/{}/log?{query}", id.attempt.build),
@@ -142,6 +147,9 @@ pub async fn load(
     };
     let mut digest = known.take(id);
     let found = logs.lines(id, &mut digest.index, 0, 0).await;
+    if step.ended.is_some() && step.has_log {
+        view.damage = damage(logs, id, matches!(found, Ok(Some(_)))).await?;
+    }
     let Some(found) = found.map_err(Problem::internal)? else {
         return Ok(view);
     };
@@ -180,6 +188,17 @@ pub async fn load(
     }
     known.put(id, digest);
     Ok(view)
+}
+
+/// Of a step that has ended: each has a log, if only an empty one.
+async fn damage(logs: &LogStore, id: StepId, is_there: bool) -> Result<Option<String>, Problem> {
+    if !is_there {
+        return Ok(Some("it is missing on the farm's disk".to_owned()));
+    }
+    Ok(match logs.check(id).await.map_err(Problem::internal)? {
+        Seal::Broken(why) => Some(why),
+        Seal::Whole | Seal::None => None,
+    })
 }
 
 async fn quote(
@@ -342,9 +361,12 @@ pub fn draw(log: &LogView) -> Markup {
                     }
                 }
             }
+            @if let Some(damage) = &log.damage {
+                p.note.infra { strong { "This log is not as it was written: " } (plain(damage)) ". The result stands; a retry makes a new log." }
+            }
             @if log.deleted {
                 p.note { "This log was deleted because of its age; " code { "keep_logs" } " in the configuration says how long logs are kept." }
-            } @else if log.lines == 0 && !log.live {
+            } @else if log.lines == 0 && !log.live && log.damage.is_none() {
                 p.dim { "It printed nothing." }
             } @else {
                 div.log id={"log-" (log.attempt) "-" (log.step)} data-follow=[log.follow.as_deref()] {
