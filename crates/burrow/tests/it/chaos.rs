@@ -62,8 +62,6 @@ fn chaos(mut database: Option<Postgres>) {
     let mut random = Random::new(seed);
     let folder = tempfile::tempdir().expect("a folder");
     let mut farm = Farm::of_commits(folder.path(), COMMITS, database.as_ref());
-    let token = farm.token();
-
     let began = Instant::now();
     let mut made = COMMITS;
     let (mut kills, mut deaths) = (0, 0);
@@ -108,25 +106,8 @@ fn chaos(mut database: Option<Postgres>) {
             }
         }
     }
-    let wanted = made as usize * BUILDERS;
-    until("everything is built", || {
-        farm.supervise();
-        let all = builds(&farm.state);
-        // A machine that was killed costs its build a back-off of a minute, which a person may end.
-        for (id, _, _) in all
-            .iter()
-            .filter(|(_, status, attempts)| status == "waiting" && *attempts > 0)
-        {
-            burrow(&farm.state, &["retry", &id.to_string(), "--token", &token]);
-        }
-        let open = |status: &str| status == "waiting" || status == "running";
-        (all.len() >= wanted && !all.iter().any(|(_, status, _)| open(status))).then_some(())
-    });
-    farm.end();
     println!("{kills} kills of the coordinator, {deaths} of buildlets, {made} commits");
-    let url = farm.store.clone();
-    let details = block_on(read(&url));
-    check(&details, wanted, &farm.state, &folder.path().join("out"));
+    farm.finish(folder.path(), made);
 }
 
 /// Every build with its attempts.
@@ -262,6 +243,7 @@ impl Farm {
             r#"
 [farm]
 listen = "127.0.0.1:0"
+disk_floor = "1MiB"
 store = "{address}"
 [repo.widget]
 url = "{}"
@@ -342,8 +324,29 @@ steps = [
         made["token"].as_str().expect("the token, this once").to_owned()
     }
 
+    /// Waits until so many commits are built, ends the farm, and holds what it kept against what was printed.
+    pub fn finish(mut self, folder: &Path, commits: u64) {
+        let (wanted, token) = (commits as usize * BUILDERS, self.token());
+        until("everything is built", || {
+            self.supervise();
+            let all = builds(&self.state);
+            // A machine that was killed costs its build a back-off of a minute, which a person may end.
+            for (id, _, _) in all
+                .iter()
+                .filter(|(_, status, attempts)| status == "waiting" && *attempts > 0)
+            {
+                burrow(&self.state, &["retry", &id.to_string(), "--token", &token]);
+            }
+            let open = |status: &str| status == "waiting" || status == "running";
+            (all.len() >= wanted && !all.iter().any(|(_, status, _)| open(status))).then_some(())
+        });
+        self.end();
+        let details = block_on(read(&self.store));
+        check(&details, wanted, &self.state, &folder.join("out"));
+    }
+
     /// Starts it again if it has ended, as a service manager would.
-    fn supervise(&mut self) {
+    pub fn supervise(&mut self) {
         if self.child.try_wait().expect("it can be waited for").is_some() {
             self.child = serve(&self.config, &self.state);
         }
@@ -364,7 +367,7 @@ steps = [
     }
 
     pub fn end(&mut self) {
-        signal("-TERM", self.child.id());
+        signal("-INT", self.child.id());
         let ended = until("the farm has ended", || {
             self.child.try_wait().expect("it can be waited for")
         });

@@ -28,11 +28,18 @@ impl Process {
 
     /// The same with other variables in its environment.
     pub fn start_with(dir: &Path, at: &Path, args: &[&str], env: &[(&str, &str)]) -> Process {
+        let mut burrow = Command::new(env!("CARGO_BIN_EXE_burrow"));
+        burrow.envs(env.iter().copied());
+        Process::start_by(burrow, dir, at, args)
+    }
+
+    /// The same by a command of one's own, which runs burrow with what it is given.
+    pub fn start_by(burrow: Command, dir: &Path, at: &Path, args: &[&str]) -> Process {
         // Of one that was here before and did not end well.
         let _ = fs::remove_file(dir.join("state/server.json"));
         let state = dir.join("state");
         let args = [args, &["--state-dir", state.to_str().expect("a path")]].concat();
-        let mut process = Process::begin(dir, at, &args, env);
+        let mut process = Process::begin(burrow, dir, at, &args);
         until("the farm is up", || {
             let ended = process.child.try_wait().expect("it can be waited for");
             assert!(ended.is_none(), "it ended: {}", process.said());
@@ -41,15 +48,14 @@ impl Process {
         process
     }
 
-    fn begin(dir: &Path, at: &Path, args: &[&str], env: &[(&str, &str)]) -> Process {
+    fn begin(mut burrow: Command, dir: &Path, at: &Path, args: &[&str]) -> Process {
         let said = File::create(dir.join("said")).expect("a file");
-        let child = Command::new(env!("CARGO_BIN_EXE_burrow"))
+        let child = burrow
             .args(args)
             .current_dir(at)
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env_remove("BURROW_TOKEN")
             .env_remove("BURROW_SERVER")
-            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(said.try_clone().expect("a file"))
             .stderr(said)
@@ -74,14 +80,16 @@ impl Process {
         self.ask(&format!("GET {path}"), "")
     }
 
-    pub fn ask(&self, line: &str, fields: &str) -> (u16, Vec<u8>) {
+    /// Where its pages are: `127.0.0.1:PORT`.
+    pub fn address(&self) -> String {
         let told = fs::read(self.state().join("server.json")).expect("it is up");
         let told: Value = serde_json::from_slice(&told).expect("JSON");
-        let host = told["url"]
-            .as_str()
-            .expect("an address")
-            .trim_start_matches("http://")
-            .to_owned();
+        let url = told["url"].as_str().expect("an address");
+        url.trim_start_matches("http://").to_owned()
+    }
+
+    pub fn ask(&self, line: &str, fields: &str) -> (u16, Vec<u8>) {
+        let host = self.address();
         let mut stream = TcpStream::connect(&host).expect("it listens");
         write!(stream, "{line} HTTP/1.0\r\nHost: {host}\r\n{fields}\r\n").expect("it reads");
         let mut bytes = Vec::new();
@@ -145,7 +153,9 @@ impl Drop for Process {
         // Cleanly, so that its buildlets end; one that does not listen is killed.
         let runs = |child: &mut Child| matches!(child.try_wait(), Ok(None));
         if runs(&mut self.child) {
-            let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+            let _ = Command::new("kill")
+                .args(["-INT", &self.child.id().to_string()])
+                .status();
         }
         let began = Instant::now();
         while runs(&mut self.child) && began.elapsed() < Duration::from_secs(20) {
@@ -159,7 +169,8 @@ impl Drop for Process {
 /// What burrow says that ends by itself, and how it ends.
 pub fn refused(at: &Path, args: &[&str]) -> (i32, String) {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut process = Process::begin(folder.path(), at, args, &[]);
+    let burrow = Command::new(env!("CARGO_BIN_EXE_burrow"));
+    let mut process = Process::begin(burrow, folder.path(), at, args);
     let limit = Duration::from_secs(40);
     let ended = until_within(limit, &format!("burrow {args:?} has ended"), || {
         process.child.try_wait().expect("it can be waited for")

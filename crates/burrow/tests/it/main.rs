@@ -7,6 +7,8 @@ mod dial_in;
 mod enroll;
 mod farm;
 mod gomote;
+mod host;
+mod hostile;
 mod large;
 mod maintnerd;
 mod newcomer;
@@ -182,7 +184,7 @@ fn a_commit_becomes_a_result_and_a_killed_farm_goes_on() {
             .then_some(())
     });
 
-    farm.signal("-TERM");
+    farm.signal("-INT");
     let ended = until("the farm has ended", || {
         farm.child.try_wait().expect("it can be waited for")
     });

@@ -150,7 +150,7 @@ impl Farm {
 
     /// A clean end, which takes local buildlets along.
     pub fn end(mut self) {
-        self.signal("-TERM");
+        self.signal("-INT");
         assert!(self.child.wait().expect("it can be waited for").success());
     }
 }
