@@ -38,6 +38,9 @@ const PIPE: usize = 1 << 20;
 /// Bytes that are put into a spool at once.
 const COPIED: usize = 256 * 1024;
 
+/// Of what was left behind so many are named: they go into a trailer, which no client takes at any length.
+const NAMED: usize = 50;
+
 /// A command that prints more, in bytes, is killed.
 pub const SPOOL_MAX: u64 = 4 << 30;
 
@@ -700,10 +703,14 @@ impl Exec {
     /// Says how it ended. `all`: its output is at its end.
     pub fn conclude(&self, Reaped { status, began }: Reaped, strays: &[Process], all: bool) {
         let wall = began.elapsed();
-        let names: Vec<String> = strays
+        let mut names: Vec<String> = strays
             .iter()
+            .take(NAMED)
             .map(|stray| format!("{} ({})", stray.name, stray.pid))
             .collect();
+        if strays.len() > NAMED {
+            names.push(format!("and {} more", strays.len() - NAMED));
+        }
         if !all {
             self.append(
                 b"\nburrow: a process that cannot be found holds the output open; it is not waited for\n",
