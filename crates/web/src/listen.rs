@@ -203,10 +203,15 @@ impl Drop for Newcomer<'_> {
     }
 }
 
-/// A place among the connections that are served; `None`: there was none for too long.
-async fn place(shared: &Shared) -> Option<OwnedSemaphorePermit> {
-    let permit = timeout(FIRST_HEAD_LIMIT, shared.http.clone().acquire_owned()).await;
-    Some(permit.ok()?.expect("the semaphore is never closed"))
+/// A place among the connections that are served; `None`: there was none for too long. Who waits for one is a newcomer
+/// still.
+async fn place(new: Newcomer<'_>) -> Option<OwnedSemaphorePermit> {
+    tokio::select! {
+        () = new.crowded_out.cancelled() => None,
+        permit = timeout(FIRST_HEAD_LIMIT, new.shared.http.clone().acquire_owned()) => {
+            Some(permit.ok()?.expect("the semaphore is never closed"))
+        }
+    }
 }
 
 const CROWDED: (&str, &str) = ("503 Service Unavailable", "too many connections; try again");
@@ -256,8 +261,7 @@ async fn connection(
     };
     // Each in a box of its own: a machine's connection that idles for weeks shall not have room for a page's.
     if http2_agreed {
-        drop(new);
-        let Some(_place) = place(shared).await else {
+        let Some(_place) = place(new).await else {
             return Err(crowded_out());
         };
         return Box::pin(http2(stream, info, shared)).await;
@@ -280,16 +284,16 @@ async fn connection(
             return Err(late("first request"));
         }
     };
-    drop(new);
     let begin = match begin {
         Begin::Http1(head) if is_raw(&head, shared) => {
+            drop(new);
             stream.put_back(bytes.slice(head.len..));
             drop(bytes);
             return Box::pin(raw(head, stream, info, shared)).await;
         }
         other => other,
     };
-    let Some(_place) = place(shared).await else {
+    let Some(_place) = place(new).await else {
         return refuse(&mut stream, CROWDED.0, CROWDED.1).await;
     };
     match begin {
