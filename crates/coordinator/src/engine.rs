@@ -25,25 +25,45 @@ const EXPLAINING: u32 = 20;
 
 /// Counts from the start of this process; reads the wall clock. The one clock of the coordinator.
 #[derive(Clone)]
-pub struct Clock(Instant, Timestamp);
+pub struct Clock {
+    began: Instant,
+    /// What the wall clock showed then, and for how long the system had run.
+    wall: Timestamp,
+    up: Option<f64>,
+}
 
 impl Clock {
     pub fn start() -> Clock {
-        Clock(Instant::now(), wall())
+        Clock {
+            began: Instant::now(),
+            wall: wall(),
+            up: up(),
+        }
     }
 
     pub fn now(&self) -> Now {
         Now {
-            mono: self.0.elapsed(),
+            mono: self.began.elapsed(),
             wall: wall(),
         }
     }
 
     /// By how many seconds the wall clock was put forward, or back, since the start.
     pub fn off(&self) -> i64 {
-        let even = self.1 + self.0.elapsed();
+        // Counts on while a system sleeps, as a laptop does; `Instant` does not.
+        let elapsed = match (self.up, up()) {
+            (Some(from), Some(to)) if to >= from => Duration::from_secs_f64(to - from),
+            _ => self.began.elapsed(),
+        };
+        let even = self.wall + elapsed;
         wall().0.saturating_sub(even.0) / 1_000_000
     }
+}
+
+/// For how many seconds the system has run, asleep or not. Source: proc_uptime(5).
+fn up() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    text.split(' ').next()?.parse().ok()
 }
 
 /// The wall clock, in the store's unit.

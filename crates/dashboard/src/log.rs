@@ -147,7 +147,9 @@ pub async fn load(
     };
     let mut digest = known.take(id);
     let found = logs.lines(id, &mut digest.index, 0, 0).await;
-    if step.ended.is_some() && step.has_log {
+    // What was not started before each step had a log may have none.
+    let is_sealed = step.ended.is_some() && step.has_log && !step.state.starts_with("could not be started");
+    if is_sealed {
         view.damage = damage(logs, id, matches!(found, Ok(Some(_)))).await?;
     }
     let Some(found) = found.map_err(Problem::internal)? else {
