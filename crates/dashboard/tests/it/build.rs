@@ -94,7 +94,7 @@ async fn every_attempt_is_shown_with_its_machine_and_outcome() {
     world
         .page("/build/1?attempt=2&step=0")
         .await
-        .has(&["Log of build", "It printed nothing."]);
+        .has(&["Log of build", "it is missing on the farm"]);
     let json = world.json("/build/1").await;
     let outcomes: Vec<_> = json["attempts"]
         .as_array()
