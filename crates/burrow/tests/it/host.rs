@@ -298,7 +298,7 @@ fn slow_clients(farm: &Process, count: usize) -> Vec<TcpStream> {
     let address = farm.address();
     let connect = |n: usize| {
         let mut stream = TcpStream::connect(&address).ok()?;
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ");
         }
         Some(stream)
