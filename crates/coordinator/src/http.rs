@@ -189,9 +189,17 @@ fn the_log(service: &Service, stop: &CancellationToken) -> Router {
 }
 
 /// Everybody, if the configuration says so; else as [`known`].
-async fn may_read_the_log(State(service): State<Service>, request: Request, next: Next) -> Response {
+async fn may_read_the_log(State(service): State<Service>, mut request: Request, next: Next) -> Response {
     if current(&service.config).maintner.public {
         return next.run(request).await;
+    }
+    // HTTP/2 has it in the address.
+    let host = request
+        .uri()
+        .authority()
+        .and_then(|host| host.as_str().parse().ok());
+    if let Some(host) = host.filter(|_| !request.headers().contains_key(header::HOST)) {
+        request.headers_mut().insert(header::HOST, host);
     }
     let (tokens, role) = (service.gomotes.tokens.clone(), Role::Reader);
     match known(State(Least { tokens, role }), request, next).await {

@@ -66,6 +66,13 @@ impl Intake {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut readers = Readers::new();
         let mut telling: JoinSet<Told> = JoinSet::new();
+        let repos = current(&self.config).repos.clone();
+        let keys = repos
+            .iter()
+            .map(|(repo, conf)| maintnerd::key(&conf.url, repo.as_str()));
+        if let Err(why) = self.known.learn_projects(keys.collect()).await {
+            warn!("the log is read for each repository: {why:#}");
+        }
         loop {
             self.begin(&mut readers, &mut telling);
             let again = readers.values().filter_map(|reader| match reader {

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use mutlog::{Appender, Folder, LogReader, Segment, TARGET};
+use mutlog::{Appender, Folder, GroupCommit, LogReader, Segment, TARGET};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -75,9 +75,16 @@ impl Keeper {
             trouble: Mutex::default(),
             folder,
         }));
-        let leader = keeper.lead()?;
-        let run = keeper.clone().run(leader, stop);
+        let commits = keeper.begin(keeper.lead()?, 1);
+        let run = keeper.clone().run(commits, stop);
         Ok((keeper, run))
+    }
+
+    /// Lets the log be written to, in this era.
+    fn begin(&self, leader: Leader, era: u64) -> GroupCommit {
+        let (appender, commits) = leader.parts();
+        self.0.writer.send_replace(Some(Writer { era, appender }));
+        commits
     }
 
     fn lead(&self) -> anyhow::Result<Leader> {
@@ -88,19 +95,19 @@ impl Keeper {
         Ok(leader)
     }
 
-    async fn run(self, leader: Leader, stop: CancellationToken) -> anyhow::Result<()> {
-        tokio::select! {
+    async fn run(self, commits: GroupCommit, stop: CancellationToken) -> anyhow::Result<()> {
+        let ended = tokio::select! {
             folded = self.fold() => folded,
-            () = self.hold(leader, &stop) => Ok(()),
-        }
+            () = self.hold(commits, &stop) => Ok(()),
+        };
+        // Its thread ends when nobody can append any more.
+        self.0.writer.send_replace(None);
+        ended
     }
 
     /// Keeps the log open until `stop`, and what was handed over is durable.
-    async fn hold(&self, mut leader: Leader, stop: &CancellationToken) {
-        for era in 1.. {
-            let (appender, commits) = leader.parts();
-            self.0.writer.send_replace(Some(Writer { era, appender }));
-            self.note(None);
+    async fn hold(&self, mut commits: GroupCommit, stop: &CancellationToken) {
+        for era in 2.. {
             let mut ended = tokio::task::spawn_blocking(move || commits.join());
             let why = tokio::select! {
                 () = stop.cancelled() => {
@@ -119,7 +126,7 @@ impl Keeper {
             self.0.writer.send_replace(None);
             error!("the log takes no writes, opening it anew: {why}");
             self.note(Some(why));
-            leader = loop {
+            let leader = loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = sleep(REOPEN_PAUSE) => {}
@@ -134,6 +141,8 @@ impl Keeper {
             };
             // What was behind its durable end was cut off.
             self.0.reader.forget();
+            commits = self.begin(leader, era);
+            self.note(None);
         }
     }
 

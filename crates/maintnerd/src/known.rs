@@ -95,28 +95,33 @@ impl Known {
         }
     }
 
+    /// Reads the log once for all these, and not once for each when it is first asked for.
+    pub async fn learn_projects(&self, names: Vec<String>) -> anyhow::Result<()> {
+        self.learn(names, Vec::new()).await
+    }
+
     /// Learns of all these in one go. What is not learnt so is when it is first asked for.
     pub(crate) async fn learn(&self, projects: Vec<String>, repos: Vec<RepoKey>) -> anyhow::Result<()> {
-        let Some(tell) = self.keeper.tell() else {
+        let Some(era) = self.keeper.tell().map(|tell| tell.era()) else {
             return Ok(());
         };
+        // Held while the log is read: what somebody tells meanwhile would be missed.
+        let projects = unknown(&self.projects, projects, era);
+        let repos = unknown(&self.repos, repos, era);
         let mut learnt = Learnt::default();
-        for name in projects {
-            learnt.projects.insert(name.clone(), Project::new(&name));
+        for name in projects.keys() {
+            learnt.projects.insert(name.clone(), Project::new(name));
         }
-        for (owner, name) in repos {
-            let repo = Repo::new(&owner, &name);
-            learnt.repos.insert((owner, name), repo);
+        for (owner, name) in repos.keys() {
+            let repo = Repo::new(owner, name);
+            learnt.repos.insert((owner.clone(), name.clone()), repo);
+        }
+        if projects.len() + repos.len() == 0 {
+            return Ok(());
         }
         let learnt = self.read(learnt).await?;
-        for (name, project) in learnt.projects {
-            let slot = slot(&self.projects, name);
-            fill(&mut *slot.lock().await, tell.era(), project);
-        }
-        for (key, repo) in learnt.repos {
-            let slot = slot(&self.repos, key);
-            fill(&mut *slot.lock().await, tell.era(), repo);
-        }
+        fill(projects, learnt.projects, era);
+        fill(repos, learnt.repos, era);
         Ok(())
     }
 
@@ -173,6 +178,21 @@ fn slot<K: Ord, T>(slots: &Slots<K, T>, key: K) -> Arc<tokio::sync::Mutex<Slot<T
     slots.entry(key).or_insert_with(empty).clone()
 }
 
-fn fill<T>(slot: &mut Slot<T>, era: u64, value: T) {
-    (slot.era, slot.value) = (era, Some(value));
+/// Those of which nothing is known and that nobody holds, held.
+fn unknown<K: Ord + Clone, T>(
+    slots: &Slots<K, T>,
+    keys: Vec<K>,
+    era: u64,
+) -> BTreeMap<K, OwnedMutexGuard<Slot<T>>> {
+    let free = keys.into_iter().filter_map(|key| {
+        let held = slot(slots, key.clone()).try_lock_owned().ok()?;
+        Some((key, held)).filter(|(_, held)| held.value.is_none() || held.era != era)
+    });
+    free.collect()
+}
+
+fn fill<K: Ord, T>(held: BTreeMap<K, OwnedMutexGuard<Slot<T>>>, mut learnt: BTreeMap<K, T>, era: u64) {
+    for (key, mut slot) in held {
+        (slot.era, slot.value) = (era, learnt.remove(&key));
+    }
 }
