@@ -27,7 +27,7 @@ pub fn program(era: &str) -> Option<PathBuf> {
     static BUILDING: Mutex<()> = Mutex::new(());
     let building = BUILDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/go").join(era);
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("maintner-{era}"));
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("maintner{era}"));
     let built = Command::new("go")
         .args(["build", "-mod=readonly", "-o"])
         .arg(&program)
