@@ -140,6 +140,9 @@ pub fn key(url: &str, name: &str) -> String {
 #[derive(Clone)]
 pub struct Sources(Arc<Shared>);
 
+/// An API and the token that is shown to it.
+type TokenAt = (String, Option<SecretAt>);
+
 struct Shared {
     /// Where copies of repositories are, and what GitHub answered.
     dir: PathBuf,
@@ -148,7 +151,7 @@ struct Shared {
     followed: Mutex<BTreeMap<String, Followed>>,
     changed: Notify,
     at_once: Semaphore,
-    budgets: Mutex<BTreeMap<(String, Option<SecretAt>), Arc<tokio::sync::Mutex<Budget>>>>,
+    budgets: Mutex<BTreeMap<TokenAt, Arc<tokio::sync::Mutex<Budget>>>>,
     started: Instant,
 }
 
