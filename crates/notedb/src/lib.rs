@@ -68,9 +68,18 @@ impl<'a> LabelLine<'a> {
 mod tests {
     use super::*;
 
+    /// Label, value, whether there is a UUID, voter, real voter.
+    type Read = (
+        &'static str,
+        i16,
+        bool,
+        Option<&'static str>,
+        Option<&'static str>,
+    );
+
     #[test]
     fn a_vote_is_read_as_old_and_new_servers_write_it() {
-        let check = |line: &str, expect: Option<(&str, i16, bool, Option<&str>, Option<&str>)>| {
+        let check = |line: &'static str, expect: Option<Read>| {
             let found = LabelLine::parse(line);
             let found = found.map(|l| (l.label, l.value, l.has_uuid, l.voter, l.real_voter));
             assert_eq!(found, expect, "{line}");
