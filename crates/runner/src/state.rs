@@ -297,16 +297,9 @@ impl Runner {
     fn cancel(&mut self, now: Now, by: String, actions: &mut Vec<Action>) {
         let outcome = Outcome::Cancelled { by };
         match self.stage {
-            // Nobody is there to be told; the machine is cleaned before anything else runs on it.
-            Stage::Running { index, .. } if self.unlinked.is_some() => {
-                let state = "its machine was out of reach when it was cancelled".to_owned();
-                actions.push(Action::Record(Record::StepEnded {
-                    index,
-                    ok: false,
-                    state,
-                }));
-                self.end(outcome, actions);
-            }
+            // Nobody is there to be told; the machine is cleaned before anything else runs on it. How the step ended
+            // nobody knows.
+            Stage::Running { .. } if self.unlinked.is_some() => self.end(outcome, actions),
             Stage::Running { index, .. } => self.stop(now, index, outcome, actions),
             Stage::Preparing { .. } => self.end(outcome, actions),
             Stage::Stopping { .. } | Stage::Ended => {}

@@ -245,7 +245,7 @@ fn cancelling_kills_first_and_wins_over_whatever_the_step_says() {
     // Nobody is there to be killed: nothing is waited for.
     check(
         1,
-        "1s prepared -> started 0, start 0\n2s unlink ->\n3s cancel -> ended 0 bad, cancelled by ann",
+        "1s prepared -> started 0, start 0\n2s unlink ->\n3s cancel -> cancelled by ann",
     );
     check(
         1,
