@@ -244,7 +244,11 @@ async fn hook(State(service): State<Service>, AxumPath(name): AxumPath<String>) 
 
 /// Clients are to leave the farm the file descriptors that it works with. `most`: how many there may be.
 fn limits(most: Option<u64>) -> web::Limits {
-    let share = |of: u64| most.map_or(usize::MAX, |most| usize::try_from(most / of).unwrap_or(usize::MAX));
+    let share = |of: u64| {
+        most.map_or(usize::MAX, |most| {
+            usize::try_from(most / of).unwrap_or(usize::MAX)
+        })
+    };
     let default = web::Limits::default();
     web::Limits {
         http: default.http.min(share(4)).max(8),

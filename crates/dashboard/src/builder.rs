@@ -1,6 +1,6 @@
 //! Builders: all of them, and how one does on each branch.
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use ids::{BuilderName, RepoName, Timestamp};
 use maud::{Markup, html};
 use serde::Serialize;
@@ -15,11 +15,17 @@ use crate::view::*;
 /// Commits of each branch that are looked at.
 const LOOKED_AT: usize = 50;
 
+/// Branches of a page; those after them are found by their builds.
+const BRANCHES: usize = 50;
+
 /// Builds of the list below.
 const LISTED: usize = 20;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct BuildersPage {
+    #[serde(flatten)]
+    pub extent: Extent,
+    /// By group and name.
     pub builders: Vec<BuilderLine>,
 }
 
@@ -60,10 +66,13 @@ pub struct LineView {
     pub results: Vec<PlaceView>,
 }
 
-pub async fn builders(State(app): State<App>, visit: Visit) -> Answer {
+pub async fn builders(State(app): State<App>, visit: Visit, Query(window): Query<Window>) -> Answer {
     let config = app.live.config();
+    let mut names: Vec<_> = config.builders.iter().collect();
+    names.sort_by(|(_, one), (_, other)| one.group.cmp(&other.group));
+    let (extent, names) = window.cut(names);
     let mut builders = Vec::new();
-    for name in config.builders.keys() {
+    for (name, _) in names {
         let filter = BuildFilter {
             builder: Some(name.clone()),
             ..BuildFilter::default()
@@ -74,8 +83,7 @@ pub async fn builders(State(app): State<App>, visit: Visit) -> Answer {
             recent: recent.iter().map(CellView::from).collect(),
         });
     }
-    builders.sort_by(|one, other| one.builder.group.cmp(&other.builder.group));
-    let view = BuildersPage { builders };
+    let view = BuildersPage { extent, builders };
     Ok(visit.answer(&view, draw_all))
 }
 
@@ -99,6 +107,9 @@ pub async fn builder(State(app): State<App>, visit: Visit, Path(name): Path<Stri
     for row in app.store.branches(None).await? {
         if row.gone || conf.is_some_and(|conf| !conf.builds.decides(&row.repo, &row.branch)) {
             continue;
+        }
+        if branches.len() == BRANCHES {
+            break;
         }
         let line = line(&app, &name, &row.repo, &row.branch).await?;
         branches.extend(
@@ -172,6 +183,7 @@ fn draw_all(view: &BuildersPage) -> Page {
                     }
                 }
             }))
+            (part::extent("/builders?", &view.extent, view.builders.len()))
         }
     };
     page("Builders", Section::Builders, true, body)

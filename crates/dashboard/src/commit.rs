@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use ids::{BuilderName, GitHash, RepoName, Timestamp};
 use maud::html;
 use serde::Serialize;
 use store::read::{BuildFilter, CommitRow};
 use web::{Page, Problem, Section, Visit, duration, segment};
 
-use crate::part::*;
+use crate::part::{self, *};
 use crate::routes::{Answer, App, parsed};
 use crate::view::*;
 
 /// More builders than a farm has.
-const BUILDS: usize = 2000;
+const BUILDS: usize = 20_000;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct CommitPage {
@@ -22,9 +22,11 @@ pub struct CommitPage {
     pub commit: CommitView,
     pub message: String,
     pub parents: Vec<String>,
-    /// Branches whose first-parent history holds it.
+    /// Branches whose first-parent history holds it, up to 200.
     pub branches: Vec<String>,
-    /// Those that build it, or did.
+    #[serde(flatten)]
+    pub extent: Extent,
+    /// Those that build it, or did; what needs a look comes first.
     pub builders: Vec<CommitBuilderView>,
 }
 
@@ -64,6 +66,7 @@ pub async fn commit(
     State(app): State<App>,
     visit: Visit,
     Path((repo, hash)): Path<(String, String)>,
+    Query(window): Query<Window>,
 ) -> Answer {
     let repo: RepoName = parsed(&repo, "repository")?;
     let row = find(&app, &repo, &hash).await?;
@@ -100,12 +103,18 @@ pub async fn commit(
         _ => 3,
     };
     builders.sort_by_key(rank);
+    let (extent, builders) = window.cut(builders);
     let view = CommitPage {
         repo: repo.to_string(),
         message: row.message.clone(),
         parents: row.parents.iter().map(|hash| hash.to_string()).collect(),
-        branches: branches.iter().map(|branch| branch.to_string()).collect(),
+        branches: branches
+            .iter()
+            .take(ROWS)
+            .map(|branch| branch.to_string())
+            .collect(),
         commit: (&row).into(),
+        extent,
         builders,
     };
     Ok(visit.answer(&view, |view| draw(view, visit.now)))
@@ -144,7 +153,7 @@ fn draw(view: &CommitPage, now: Timestamp) -> Page {
         div.head {
             p.crumbs {
                 a href=(link("/repo/", &view.repo)) { (view.repo) }
-                @for branch in &view.branches { " / " a href=(repo_link(&view.repo, branch)) { (branch) } }
+                @for branch in view.branches.iter().take(20) { " / " a href=(repo_link(&view.repo, branch)) { (branch) } }
             }
             h1 { (plain(&commit.title)) }
             p { (plain(&commit.author)) ", " (when(now, commit.time)) " " span.hash.dim { (commit.hash) } }
@@ -171,6 +180,7 @@ fn draw(view: &CommitPage, now: Timestamp) -> Page {
                     }
                 }
             }))
+            (part::extent(&format!("{}?", commit_link(&view.repo, &commit.hash)), &view.extent, view.builders.len()))
             p.dim { "A lasting address of one result: " code { "/cell/" (segment(&view.repo)) "/" (short(&commit.hash)) "/BUILDER" } }
         }
     };

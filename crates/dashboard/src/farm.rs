@@ -1,5 +1,7 @@
 //! The front page: each branch in a line.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use config::Config;
 use ids::{BuilderName, RepoName, Timestamp};
@@ -13,8 +15,14 @@ use crate::part::*;
 use crate::routes::{Answer, App};
 use crate::view::*;
 
+/// Branches of a repository; its own page leads to the rest.
+const BRANCHES: usize = 30;
+
 /// Commits of a branch that are looked at.
 const LOOKED_AT: usize = 20;
+
+/// Builds of a branch that are looked at, if there are builders enough.
+const MOST_CELLS: usize = 10_000;
 
 /// Broken builders that a branch names.
 const NAMED: usize = 6;
@@ -34,7 +42,9 @@ pub struct RepoView {
     pub name: String,
     pub fetched: Option<i64>,
     pub error: Option<String>,
+    /// The default one first, up to 30.
     pub branches: Vec<BranchView>,
+    pub branches_in_all: usize,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -81,7 +91,8 @@ pub async fn farm(State(app): State<App>, visit: Visit) -> Answer {
             .collect();
         rows.sort_by_key(|row| Some(&row.branch) != default);
         let mut shown = Vec::new();
-        for row in rows {
+        let branches_in_all = rows.len();
+        for row in rows.into_iter().take(BRANCHES) {
             shown.extend(branch(&app, name, row).await?);
         }
         repos.push(RepoView {
@@ -89,6 +100,7 @@ pub async fn farm(State(app): State<App>, visit: Visit) -> Answer {
             fetched: state.and_then(|row| row.fetched).map(|at| at.0),
             error: state.and_then(|row| row.error.clone()),
             branches: shown,
+            branches_in_all,
         });
     }
     let counts = app.store.counts().await?;
@@ -105,20 +117,32 @@ pub async fn farm(State(app): State<App>, visit: Visit) -> Answer {
 }
 
 async fn branch(app: &App, repo: &RepoName, row: &BranchRow) -> Result<Option<BranchView>, Problem> {
-    let grid = app.store.grid(repo, &row.branch, None, "", LOOKED_AT).await?;
-    let Some(grid) = grid.filter(|grid| !grid.rows.is_empty()) else {
+    let grid = app
+        .store
+        .grid_rows(repo, &row.branch, None, "", LOOKED_AT)
+        .await?;
+    let Some(mut grid) = grid.filter(|grid| !grid.rows.is_empty()) else {
         return Ok(None);
     };
+    // With thousands of builders fewer commits say as much.
+    while !app.store.fill_grid(repo, &mut grid, None, MOST_CELLS).await? {
+        let fewer = grid.rows.len() / 2;
+        if fewer == 0 {
+            app.store.fill_grid(repo, &mut grid, None, usize::MAX).await?;
+            break;
+        }
+        grid.rows.truncate(fewer);
+    }
     let config = app.live.config();
     let wanted = config.builders_for(repo, &row.branch);
+    let mut columns: BTreeMap<&BuilderName, Vec<CellView>> = BTreeMap::new();
+    for cell in grid.rows.iter().flat_map(|row| &row.cells) {
+        columns.entry(&cell.builder).or_default().push(cell.into());
+    }
     let mut broken = Vec::new();
     let mut builders = 0;
     for builder in wanted {
-        let cells = grid.rows.iter().flat_map(|row| &row.cells);
-        let cells: Vec<CellView> = cells
-            .filter(|cell| &cell.builder == builder)
-            .map(CellView::from)
-            .collect();
+        let cells = columns.remove(builder).unwrap_or_default();
         builders += usize::from(!cells.is_empty());
         if let Some(("failed", in_a_row)) = verdict(&cells)
             && let Some(newest) = cells.iter().find(|cell| cell.status == "failed")
@@ -229,6 +253,9 @@ fn draw_repo(repo: &RepoView, now: Timestamp) -> Markup {
                         }
                     }
                 }))
+                @if repo.branches_in_all > repo.branches.len() {
+                    p.dim { "And " (plural((repo.branches_in_all - repo.branches.len()) as u64, "more branch")) ": each is at " code { (link("/repo/", &repo.name)) "/BRANCH" } }
+                }
             }
         }
     }

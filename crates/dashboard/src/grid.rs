@@ -13,16 +13,22 @@ use futures_util::stream;
 use ids::{BranchName, BuilderName, GitHash, RepoName, Timestamp};
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
+use store::read::Status;
 use tokio::sync::OnceCell;
 use web::{Page, Problem, Section, Visit, Wants, icon, plural, segment};
 
-use crate::part::*;
+use crate::part::{self, *};
 use crate::routes::{Answer, App, default_branch, known_repo, parsed};
 use crate::view::*;
 
 /// Commits of a page. Source: the original's 30.
 const ROWS: usize = 30;
 const MOST_ROWS: usize = 200;
+
+/// Builders of a page; those after them are on the next. A page has at most so many cells: fewer commits where there
+/// are many builders and more rows were asked for.
+const COLUMNS: usize = 250;
+const MOST_CELLS: usize = 20_000;
 
 /// With so many builders there is room for more than a sign in a cell.
 const ROOMY: usize = 8;
@@ -34,11 +40,18 @@ const QUIET: Duration = Duration::from_millis(300);
 pub struct GridView {
     pub repo: String,
     pub branch: String,
+    /// By name, up to 200 and this one.
     pub branches: Vec<String>,
+    pub branches_in_all: usize,
     pub filter: Filter,
-    /// Of all builders of the branch, filtered or not.
+    /// Of all builders of the branch, filtered or not; up to 200.
     pub groups: Vec<String>,
     pub builders: Vec<ColumnView>,
+    /// How many builders match the filter: those of `builders` and of the pages beside.
+    pub builders_in_all: usize,
+    /// Cursors of the page with the builders after these, and of that with those before them.
+    pub columns_next: Option<usize>,
+    pub columns_before: Option<usize>,
     pub rows: Vec<RowView>,
     /// Cursor of the next page: the hash of the last row.
     pub before: Option<String>,
@@ -65,9 +78,11 @@ pub struct Filter {
     #[serde(default)]
     pub before: String,
     pub limit: Option<usize>,
+    /// How many builders to pass over.
+    pub columns: Option<usize>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Hash, Serialize)]
 pub struct ColumnView {
     #[serde(flatten)]
     pub builder: BuilderView,
@@ -194,8 +209,11 @@ async fn load(app: &App, repo: &RepoName, branch: &BranchName, filter: Filter) -
         "" => None,
         hash => Some(depth_of(app, repo, branch, hash).await?),
     };
-    let found = app.store.grid(repo, branch, before, &filter.q, limit).await?;
-    let Some(found) = found else {
+    let found = app
+        .store
+        .grid_rows(repo, branch, before, &filter.q, limit)
+        .await?;
+    let Some(mut found) = found else {
         let known = known_repo(app, repo.as_str())?;
         return Err(
             Problem::not_found("no_branch", format!("{repo} has no branch `{branch}`")).hint(format!(
@@ -206,32 +224,54 @@ async fn load(app: &App, repo: &RepoName, branch: &BranchName, filter: Filter) -
     let config = app.live.config();
     // Configured and seen on the page: a builder that is gone keeps its column on old pages.
     let mut names: BTreeSet<BuilderName> = config.builders_for(repo, branch).into_iter().cloned().collect();
-    let seen = found.rows.iter().flat_map(|row| &row.cells);
-    names.extend(seen.map(|cell| cell.builder.clone()));
+    // As a rule all fit on a page, and one question brings all there is to know.
+    let all = names.len() <= COLUMNS && app.store.fill_grid(repo, &mut found, None, MOST_CELLS).await?;
+    if all {
+        let seen = found.rows.iter().flat_map(|row| &row.cells);
+        names.extend(seen.map(|cell| cell.builder.clone()));
+    } else {
+        names.extend(app.store.grid_builders(repo, &found, false).await?);
+    }
     let mut builders: Vec<BuilderView> = names.iter().map(|name| BuilderView::new(&config, name)).collect();
     builders.sort_by_cached_key(|builder| place(&config, builder));
     let mut groups: Vec<String> = builders.iter().map(|builder| builder.group.clone()).collect();
     groups.dedup();
+    groups.truncate(part::ROWS);
     builders.retain(|builder| filter.shows(builder));
 
-    let mut rows: Vec<RowView> = found
+    if filter.failing() {
+        let failed = if all {
+            let cells = found.rows.iter().flat_map(|row| &row.cells);
+            let failed = cells.filter(|cell| cell.state.status() == Status::Failed);
+            failed.map(|cell| cell.builder.clone()).collect()
+        } else {
+            app.store.grid_builders(repo, &found, true).await?
+        };
+        let failed: BTreeSet<&str> = failed.iter().map(BuilderName::as_str).collect();
+        builders.retain(|builder| failed.contains(&*builder.name));
+    }
+    let builders_in_all = builders.len();
+    let from = filter.columns.unwrap_or(0).min(builders_in_all);
+    let builders: Vec<BuilderView> = builders.into_iter().skip(from).take(COLUMNS).collect();
+    let columns_next = (from + builders.len() < builders_in_all).then_some(from + builders.len());
+    let columns_before = (from > 0).then(|| from.saturating_sub(COLUMNS));
+    if !all {
+        let most = (MOST_CELLS / builders.len().max(1)).max(1);
+        found.older |= found.rows.len() > most;
+        found.rows.truncate(most);
+        let names: Vec<BuilderName> = builders
+            .iter()
+            .filter_map(|builder| builder.name.parse().ok())
+            .collect();
+        app.store
+            .fill_grid(repo, &mut found, Some(&names), MOST_CELLS)
+            .await?;
+    }
+    let rows: Vec<RowView> = found
         .rows
         .iter()
         .map(|row| RowView::new(row, &builders))
         .collect();
-    if filter.failing() {
-        let failed = |at: usize| {
-            let mut column = rows.iter().filter_map(|row| row.cells[at].as_ref());
-            column.any(|cell| cell.status == "failed")
-        };
-        let kept: Vec<bool> = (0..builders.len()).map(failed).collect();
-        let mut kept_builders = kept.iter();
-        builders.retain(|_| kept_builders.next() == Some(&true));
-        for row in &mut rows {
-            let mut kept = kept.iter();
-            row.cells.retain(|_| kept.next() == Some(&true));
-        }
-    }
     let column = |(at, builder): (usize, BuilderView)| {
         let newest = verdict(rows.iter().filter_map(|row| row.cells[at].as_ref()));
         ColumnView {
@@ -246,10 +286,13 @@ async fn load(app: &App, repo: &RepoName, branch: &BranchName, filter: Filter) -
     Ok(GridView {
         repo: repo.to_string(),
         branch: branch.to_string(),
+        branches_in_all: branches.iter().filter(|row| !row.gone).count(),
         branches: branches
             .iter()
             .filter(|row| !row.gone)
-            .map(|row| row.branch.to_string())
+            .enumerate()
+            .filter(|(n, row)| *n < part::ROWS || &row.branch == branch)
+            .map(|(_, row)| row.branch.to_string())
             .collect(),
         before: rows
             .last()
@@ -263,6 +306,9 @@ async fn load(app: &App, repo: &RepoName, branch: &BranchName, filter: Filter) -
         filter,
         groups,
         builders,
+        builders_in_all,
+        columns_next,
+        columns_before,
         rows,
     })
 }
@@ -314,7 +360,14 @@ impl Filter {
 
     /// The rest of an address with this filter, from `before` on.
     fn query(&self, before: &str) -> String {
+        self.address(before, self.columns)
+    }
+
+    /// The same with other builders.
+    fn address(&self, before: &str, columns: Option<usize>) -> String {
         let limit = self.limit.map(|limit| limit.to_string()).unwrap_or_default();
+        let columns = columns.filter(|columns| *columns > 0);
+        let columns = columns.map(|columns| columns.to_string()).unwrap_or_default();
         let failing = if self.failing() { "1" } else { "" };
         let set: Vec<String> = [
             ("group", &*self.group),
@@ -322,6 +375,7 @@ impl Filter {
             ("q", &self.q),
             ("failing", failing),
             ("limit", &limit),
+            ("columns", &columns),
             ("before", before),
         ]
         .into_iter()
@@ -388,6 +442,7 @@ pub struct EventsQuery {
     before: String,
     // A number behind `flatten` is not read by the form of an address: all fields stand here.
     limit: Option<usize>,
+    columns: Option<usize>,
 }
 
 /// `cells`: what of the page changed, as `[[id, html], …]`; `changed`: it has other rows or columns.
@@ -403,6 +458,7 @@ pub async fn events(State(app): State<App>, Query(query): Query<EventsQuery>) ->
         failing: query.failing,
         before: query.before,
         limit: query.limit,
+        columns: query.columns,
     };
     // Subscribed to before it is looked at.
     let changes = app.store.changes();
@@ -439,15 +495,19 @@ pub async fn events(State(app): State<App>, Query(query): Query<EventsQuery>) ->
     )))
 }
 
-/// What a live page has: for each piece a mark of what it looks like.
+/// What a live page has: for each piece a mark of what it is drawn from. To draw all to see what has changed would cost as
+/// much as the page.
 struct Seen(Vec<(String, u64)>);
 
 impl Seen {
     fn of(view: &GridView) -> Seen {
-        let mark = |(id, piece): (String, Markup)| {
+        let mark = |piece: Piece| {
             let mut hasher = DefaultHasher::new();
-            piece.0.hash(&mut hasher);
-            (id, hasher.finish())
+            match piece {
+                Piece::Head(column) => column.hash(&mut hasher),
+                Piece::Cell(_, column, cell) => (&column.builder.known_issues, cell).hash(&mut hasher),
+            }
+            (piece.id(), hasher.finish())
         };
         Seen(pieces(view).map(mark).collect())
     }
@@ -467,7 +527,7 @@ impl Seen {
         let changed: Vec<(String, String)> = pieces(&now.view)
             .zip(old.iter().zip(new))
             .filter(|(_, (old, new))| old.1 != new.1)
-            .map(|((id, piece), _)| (id, piece.into_string()))
+            .map(|(piece, (_, (id, _)))| (id.clone(), piece.draw(&now.view).into_string()))
             .collect();
         if changed.is_empty() {
             return None;
@@ -477,12 +537,35 @@ impl Seen {
     }
 }
 
-/// All that changes while rows and columns stay, each with its id.
-fn pieces(view: &GridView) -> impl Iterator<Item = (String, Markup)> {
-    let heads = view.builders.iter().map(|column| (head_id(column), head(column)));
+/// Something that changes while rows and columns stay.
+#[derive(Clone, Copy)]
+enum Piece<'a> {
+    Head(&'a ColumnView),
+    Cell(&'a RowView, &'a ColumnView, Option<&'a CellView>),
+}
+
+impl Piece<'_> {
+    fn id(self) -> String {
+        match self {
+            Piece::Head(column) => head_id(column),
+            Piece::Cell(row, column, _) => cell_id(row, column),
+        }
+    }
+
+    fn draw(self, view: &GridView) -> Markup {
+        match self {
+            Piece::Head(column) => head(column),
+            Piece::Cell(row, column, cell) => square(view, row, column, cell),
+        }
+    }
+}
+
+/// All of them.
+fn pieces(view: &GridView) -> impl Iterator<Item = Piece<'_>> {
+    let heads = view.builders.iter().map(Piece::Head);
     let cells = view.rows.iter().flat_map(move |row| {
         let cells = row.cells.iter().zip(&view.builders);
-        cells.map(move |(cell, column)| (cell_id(row, column), square(view, row, column, cell.as_ref())))
+        cells.map(move |(cell, column)| Piece::Cell(row, column, cell.as_ref()))
     });
     heads.chain(cells)
 }
@@ -534,6 +617,7 @@ fn draw(view: &GridView, seen: &Seen, now: Timestamp) -> Page {
                 @for branch in &view.branches {
                     a href=(repo_link(&view.repo, branch)) aria-current=[(branch == &view.branch).then_some("page")] { (branch) }
                 }
+                @if view.branches_in_all > view.branches.len() { span.dim { "and " (view.branches_in_all - view.branches.len()) " more, at " (link("/repo/", &view.repo)) "/BRANCH" } }
             }
         }
         @if let Some(trouble) = &view.trouble {
@@ -552,6 +636,13 @@ fn draw(view: &GridView, seen: &Seen, now: Timestamp) -> Page {
         nav.pager aria-label="Pages" {
             @if view.newer { a.button href={(repo_link(&view.repo, &view.branch)) (view.filter.query(""))} { "← newest" } }
             @if let Some(before) = &view.before { a.button href={(repo_link(&view.repo, &view.branch)) (view.filter.query(before))} rel="next" { "older →" } }
+            @if view.builders_in_all > view.builders.len() {
+                @let here = &view.filter.before;
+                @let first = view.filter.columns.unwrap_or(0);
+                @if let Some(columns) = view.columns_before { a.button href={(repo_link(&view.repo, &view.branch)) (view.filter.address(here, Some(columns)))} { "← builders" } }
+                span.dim { "builders " (first + 1) " to " (first + view.builders.len()) " of " (view.builders_in_all) }
+                @if let Some(columns) = view.columns_next { a.button href={(repo_link(&view.repo, &view.branch)) (view.filter.address(here, Some(columns)))} { "more builders →" } }
+            }
         }
         (legend())
     };
@@ -600,7 +691,7 @@ fn board(view: &GridView, seen: &Seen, now: Timestamp) -> Markup {
                         th.corner rowspan="2" scope="col" { "Commit" }
                         @for columns in view.builders.chunk_by(|one, next| one.builder.group == next.builder.group) {
                             @let group = &columns[0].builder.group;
-                            th colspan=(columns.len()) scope="colgroup" title=(group) { a href={(repo_link(&view.repo, &view.branch)) (Filter { group: group.clone(), ..view.filter.clone() }.query(""))} { (group) } }
+                            th colspan=(columns.len()) scope="colgroup" title=(group) { a href={(repo_link(&view.repo, &view.branch)) (Filter { group: group.clone(), columns: None, ..view.filter.clone() }.query(""))} { (group) } }
                         }
                     }
                     tr.names { @for column in &view.builders { (head(column)) } }

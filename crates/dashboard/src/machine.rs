@@ -1,12 +1,14 @@
 //! Machines: what is there by host type, what is missing, and the story of one.
 
-use axum::extract::{Path, State};
+use std::collections::BTreeMap;
+
+use axum::extract::{Path, Query, State};
 use config::{Host, Pool};
 use ids::{MachineId, Timestamp};
 use maud::{Markup, html};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use store::read::{BuildFilter, LoanRow, MachineRow};
-use web::{Page, Problem, Section, Visit, plural};
+use web::{Page, Problem, Section, Visit, plural, segment};
 
 use crate::part::{self, *};
 use crate::routes::{Answer, App, parsed};
@@ -33,8 +35,20 @@ pub struct HostTypeView {
     pub busy: usize,
     /// Builds that wait for one.
     pub waiting: usize,
+    /// Up to 200 of them, by name.
     pub builders: Vec<String>,
+    pub builders_in_all: usize,
+    #[serde(flatten)]
+    pub extent: Extent,
+    /// Those that are connected first.
     pub machines: Vec<MachineView>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct MachinesQuery {
+    /// Of one host type only.
+    host: Option<String>,
+    from: Option<usize>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -54,7 +68,7 @@ pub fn expected(host: &Host) -> usize {
     }
 }
 
-pub async fn machines(State(app): State<App>, visit: Visit) -> Answer {
+pub async fn machines(State(app): State<App>, visit: Visit, Query(query): Query<MachinesQuery>) -> Answer {
     let (config, rows) = (app.live.config(), app.store.machines().await?);
     let (queue, loans) = (app.live.queue(), app.store.loans().await?);
     let mut host_types = Vec::new();
@@ -63,11 +77,22 @@ pub async fn machines(State(app): State<App>, visit: Visit) -> Answer {
         .map(|row| &row.host_type)
         .filter(|name| !config.hosts.contains_key(*name));
     let mut names: Vec<_> = config.hosts.keys().chain(gone).collect();
+    names.sort_unstable();
     names.dedup();
+    names.retain(|name| query.host.as_ref().is_none_or(|host| host == name.as_str()));
+    let mut of_types: BTreeMap<_, Vec<&MachineRow>> = BTreeMap::new();
+    for row in &rows {
+        of_types.entry(&row.host_type).or_default().push(row);
+    }
+    let mut waiting: BTreeMap<_, usize> = BTreeMap::new();
+    for wait in queue.waiting.iter() {
+        *waiting.entry(&wait.host_type).or_default() += 1;
+    }
+    let lent = by_machine(&loans);
     for name in names {
         let conf = config.hosts.get(name);
-        let of_type = rows.iter().filter(|row| &row.host_type == name);
-        let mut machines: Vec<MachineView> = of_type.map(|row| with_loan(row, &loans)).collect();
+        let rows = of_types.remove(name).unwrap_or_default();
+        let mut machines: Vec<MachineView> = rows.into_iter().map(|row| with_loan(row, &lent)).collect();
         if conf.is_none() && !machines.iter().any(|machine| machine.connected) {
             continue;
         }
@@ -76,32 +101,38 @@ pub async fn machines(State(app): State<App>, visit: Visit) -> Answer {
             .builders
             .iter()
             .filter(|(_, builder)| &builder.host == name);
+        let builders: Vec<String> = builders.map(|(name, _)| name.to_string()).collect();
+        let connected = machines.iter().filter(|machine| machine.connected).count();
+        let busy = machines
+            .iter()
+            .filter(|machine| machine.connected && (machine.running.is_some() || machine.lent.is_some()))
+            .count();
+        let (extent, shown) = Window { from: query.from }.cut(machines);
         host_types.push(HostTypeView {
             name: name.to_string(),
             pool: conf.map_or("", |conf| pool(conf)).to_owned(),
             notes: conf.map(|conf| conf.notes.clone()).unwrap_or_default(),
             owners: conf.map(|conf| conf.owners.clone()).unwrap_or_default(),
-            connected: machines.iter().filter(|machine| machine.connected).count(),
+            connected,
             expected: conf.map_or(0, expected),
-            busy: machines
-                .iter()
-                .filter(|machine| machine.connected && (machine.running.is_some() || machine.lent.is_some()))
-                .count(),
-            waiting: queue
-                .waiting
-                .iter()
-                .filter(|wait| &wait.host_type == name)
-                .count(),
-            builders: builders.map(|(name, _)| name.to_string()).collect(),
-            machines,
+            busy,
+            waiting: waiting.get(name).copied().unwrap_or(0),
+            builders_in_all: builders.len(),
+            builders: builders.into_iter().take(ROWS).collect(),
+            extent,
+            machines: shown,
         });
     }
     let view = MachinesPage { host_types };
     Ok(visit.answer(&view, |view| draw_all(view, visit.now)))
 }
 
-fn with_loan(row: &MachineRow, loans: &[LoanRow]) -> MachineView {
-    let loan = loans.iter().find(|lent| lent.loan.machine == row.machine);
+fn by_machine(loans: &[LoanRow]) -> BTreeMap<&MachineId, &LoanRow> {
+    loans.iter().map(|row| (&row.loan.machine, row)).collect()
+}
+
+fn with_loan(row: &MachineRow, lent: &BTreeMap<&MachineId, &LoanRow>) -> MachineView {
+    let loan = lent.get(&row.machine);
     MachineView {
         lent: loan.map(|lent| lent.loan.name.clone()),
         ..row.into()
@@ -130,7 +161,7 @@ pub async fn machine(State(app): State<App>, visit: Visit, Path(name): Path<Stri
     let config = app.live.config();
     let host = config.hosts.get(&row.host_type);
     let view = MachinePage {
-        machine: with_loan(&row, &app.store.loans().await?),
+        machine: with_loan(&row, &by_machine(&app.store.loans().await?)),
         notes: host.map(|host| host.notes.clone()).unwrap_or_default(),
         owners: host.map(|host| host.owners.clone()).unwrap_or_default(),
         builds: builds.iter().map(BuildView::from).collect(),
@@ -161,7 +192,7 @@ fn draw_type(host: &HostTypeView, now: Timestamp) -> Markup {
             }
             @if !host.notes.is_empty() { p { (plain(&host.notes)) } }
             p.dim {
-                @if host.builders.is_empty() { "No builder uses it." } @else { "For " @for (n, builder) in host.builders.iter().enumerate() { @if n > 0 { ", " } a href=(link("/builder/", builder)) { (builder) } } "." }
+                @if host.builders.is_empty() { "No builder uses it." } @else { "For " @for (n, builder) in host.builders.iter().enumerate() { @if n > 0 { ", " } a href=(link("/builder/", builder)) { (builder) } } @if host.builders_in_all > host.builders.len() { " and " (host.builders_in_all - host.builders.len()) " more" } "." }
                 @if !host.owners.is_empty() { " Cared for by " (plain(&host.owners.join(", "))) "." }
             }
             @if host.machines.is_empty() && missing == 0 { p.dim { "None expected, none there." } }
@@ -183,6 +214,7 @@ fn draw_type(host: &HostTypeView, now: Timestamp) -> Markup {
                         } }
                     }
                 }))
+                (part::extent(&format!("/machines?host={}&", segment(&host.name)), &host.extent, host.machines.len()))
             }
         }
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use ids::Timestamp;
 use maud::{Markup, html};
+use serde::{Deserialize, Serialize};
 use web::{Moment, Page, Section, ago, duration, icon, segment};
 
 use crate::view::*;
@@ -156,6 +157,51 @@ pub fn builds(builds: &[BuildView], now: Timestamp) -> Markup {
             }
         },
     )
+}
+
+/// Rows of a page of a list that may be long.
+pub const ROWS: usize = 200;
+
+/// Which part of a list is asked for.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub struct Window {
+    /// How many to pass over.
+    pub from: Option<usize>,
+}
+
+/// Which part of a list a page has.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Extent {
+    pub in_all: usize,
+    /// How many are before those here.
+    pub from: usize,
+    /// `from` of the next page.
+    pub next: Option<usize>,
+}
+
+impl Window {
+    /// Cuts out the part that is asked for.
+    pub fn cut<T>(self, mut list: Vec<T>) -> (Extent, Vec<T>) {
+        let in_all = list.len();
+        let from = self.from.unwrap_or(0).min(in_all);
+        list.truncate(from.saturating_add(ROWS));
+        let next = (list.len() < in_all).then_some(list.len());
+        list.drain(..from);
+        (Extent { in_all, from, next }, list)
+    }
+}
+
+/// Links to the parts before and after; `address` ends where `from=N` can stand.
+pub fn extent(address: &str, extent: &Extent, here: usize) -> Markup {
+    html! {
+        @if extent.in_all > here {
+            nav.pager aria-label="Pages" {
+                @if extent.from > 0 { a.button href={(address) "from=" (extent.from.saturating_sub(ROWS))} rel="prev" { "← before" } }
+                span.dim { @if here > 0 { (extent.from + 1) " to " (extent.from + here) " of " } (extent.in_all) }
+                @if let Some(next) = extent.next { a.button href={(address) "from=" (next)} rel="next" { "after →" } }
+            }
+        }
+    }
 }
 
 /// `in 4 min`, or that nobody can say.

@@ -17,7 +17,7 @@ pub struct BuildView {
 }
 
 /// A build where its place already says of what and by whom.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize)]
 pub struct CellView {
     pub id: u64,
     pub status: &'static str,
@@ -39,7 +39,7 @@ pub struct CommitView {
     pub time: i64,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Hash, Serialize)]
 pub struct BuilderView {
     pub name: String,
     pub group: String,

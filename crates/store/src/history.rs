@@ -5,7 +5,7 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 use crate::apply::conflict;
-use crate::read::{BranchRow, CommitRow, Grid, GridRow, HistoryRow, RepoRow};
+use crate::read::{BranchRow, CommitRow, HistoryRow, RepoRow};
 use crate::rows::{self, Columns, build_columns, commit_columns, int, placeholders, text};
 use crate::{Store, StoreError};
 
@@ -38,9 +38,9 @@ pub(crate) struct Complete {
     hash: GitHash,
 }
 
-struct Stored {
+pub(crate) struct Stored {
     head: GitHash,
-    head_depth: u64,
+    pub head_depth: u64,
     build_from: u64,
     gone: bool,
 }
@@ -257,75 +257,6 @@ impl Store {
                 .into_iter()
                 .map(|(_, commit, builders)| (commit, builders))
                 .collect())
-        })
-        .await
-    }
-
-    /// A page of a branch's history, newest first: the commits at depths below `before`, or from the
-    /// head. With `words` only those that have them in the title or the author's name or address,
-    /// whatever the case. `None` when the branch is not known.
-    pub async fn grid(
-        &self,
-        repo: &RepoName,
-        branch: &BranchName,
-        before: Option<u64>,
-        words: &str,
-        limit: usize,
-    ) -> Result<Option<Grid>, StoreError> {
-        self.within(async {
-            let mut tx = self.snapshot().await?;
-            let Some(stored) = stored_branch(&mut tx, repo, branch).await? else {
-                return Ok(None);
-            };
-            let before = before.unwrap_or(u64::MAX).min(stored.head_depth + 1);
-            let found = sqlx::query(concat!(
-                "SELECT d.depth, ",
-                commit_columns!(),
-                " FROM branch_commits d JOIN commits c ON c.repo = d.repo AND c.hash = d.hash \
-                 WHERE d.repo = $1 AND d.branch = $2 AND d.depth < $3 ",
-                r"AND c.search LIKE $4 ESCAPE '\' ORDER BY d.depth DESC LIMIT $5"
-            ))
-            .bind(repo.as_str())
-            .bind(branch.as_str())
-            .bind(int(before))
-            .bind(pattern(words))
-            .bind(int(limit as u64 + 1))
-            .fetch_all(&mut *tx)
-            .await?;
-            let mut rows = found.iter().map(grid_row).collect::<Result<Vec<_>, _>>()?;
-            let older = rows.len() > limit;
-            rows.truncate(limit);
-            if let (Some(newest), Some(oldest)) = (rows.first(), rows.last()) {
-                let cells = sqlx::query(concat!(
-                    "SELECT ",
-                    build_columns!(),
-                    ", d.depth FROM branch_commits d \
-                     JOIN builds b ON b.repo = d.repo AND b.commit_hash = d.hash \
-                     WHERE d.repo = $1 AND d.branch = $2 AND d.depth >= $3 AND d.depth <= $4 \
-                     ORDER BY d.depth DESC, b.builder"
-                ))
-                .bind(repo.as_str())
-                .bind(branch.as_str())
-                .bind(int(oldest.depth))
-                .bind(int(newest.depth))
-                .fetch_all(&mut *tx)
-                .await?;
-                // Both are in the same order.
-                let mut at = 0;
-                for row in &cells {
-                    let mut columns = Columns::of(row);
-                    let build = rows::build(&mut columns)?;
-                    let depth: u64 = columns.count()?;
-                    while at < rows.len() && rows[at].depth != depth {
-                        at += 1;
-                    }
-                    if let Some(row) = rows.get_mut(at) {
-                        row.cells.push(build);
-                    }
-                }
-            }
-            let newer = before <= stored.head_depth;
-            Ok(Some(Grid { rows, older, newer }))
         })
         .await
     }
@@ -561,7 +492,7 @@ fn check_line(
     }
 }
 
-async fn stored_branch(
+pub(crate) async fn stored_branch(
     tx: &mut Transaction<'static, Any>,
     repo: &RepoName,
     branch: &BranchName,
@@ -674,7 +605,7 @@ async fn insert_commits(
 }
 
 /// For `LIKE`: what holds `words` somewhere. No words are everywhere.
-fn pattern(words: &str) -> String {
+pub(crate) fn pattern(words: &str) -> String {
     let words: String = words.trim().to_lowercase().chars().take(SEARCHED).collect();
     let escaped = text(&words)
         .replace('\\', r"\\")
@@ -760,16 +691,6 @@ fn repo_row(row: &AnyRow) -> Result<RepoRow, StoreError> {
         fetched: columns.time_or_null()?,
         error: columns.text_or_null()?,
         since: columns.time()?,
-    })
-}
-
-fn grid_row(row: &AnyRow) -> Result<GridRow, StoreError> {
-    let mut columns = Columns::of(row);
-    let depth = columns.count()?;
-    Ok(GridRow {
-        commit: rows::commit(&mut columns)?,
-        depth,
-        cells: Vec::new(),
     })
 }
 

@@ -13,7 +13,8 @@ pub mod backup; // all rows as lines, and back
 mod builds; // builds, attempts, machines as readers see them
 mod enrol; // machines with a key of their own
 mod error;
-mod history; // repositories, branches, commits, the grid
+mod grid; // commits by builders
+mod history; // repositories, branches, commits
 mod loans; // machines lent to people
 mod open;
 mod plan; // the stored form of an attempt's plan

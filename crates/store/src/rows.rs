@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ids::{BuildId, GitHash, Timestamp};
+use ids::{BuildId, BuilderName, GitHash, MachineId, RepoName, Timestamp};
 use runner::{InfraCause, Outcome};
 use sqlx::any::AnyRow;
 use sqlx::{Any, Decode, Row, Type};
@@ -106,39 +106,76 @@ pub(crate) fn build(columns: &mut Columns<'_>) -> Result<BuildRow, StoreError> {
     let (repo, commit, builder) = (columns.name()?, columns.name()?, columns.name()?);
     let requested = columns.time()?;
     let word = columns.text()?;
-    let (since, not_before, why) = (columns.time()?, columns.time_or_null()?, columns.text()?);
-    let machine = columns.name_or_null()?;
-    let attempts = columns.count()?;
-    let (passed, failed) = (columns.int()?, columns.int()?);
-    let took = columns.micros()?;
-    let outcome = (columns.int_or_null()?, columns.text_or_null()?, columns.text()?);
-    let state = match (word.as_str(), machine) {
+    built(Built {
+        id,
+        repo,
+        commit,
+        builder,
+        requested,
+        word: &word,
+        since: columns.time()?,
+        not_before: columns.time_or_null()?,
+        why: columns.text()?,
+        machine: columns.name_or_null()?,
+        attempts: columns.count()?,
+        passed: columns.int()?,
+        failed: columns.int()?,
+        took: columns.micros()?,
+        outcome: (columns.int_or_null()?, columns.text_or_null()?, columns.text()?),
+    })
+}
+
+/// The columns of a build, not yet held against each other.
+pub(crate) struct Built<'a> {
+    pub id: BuildId,
+    pub repo: RepoName,
+    pub commit: GitHash,
+    pub builder: BuilderName,
+    pub requested: Timestamp,
+    /// The state.
+    pub word: &'a str,
+    pub since: Timestamp,
+    pub not_before: Option<Timestamp>,
+    pub why: String,
+    pub machine: Option<MachineId>,
+    pub attempts: u32,
+    pub passed: i64,
+    pub failed: i64,
+    pub took: Duration,
+    /// Step, cause, detail.
+    pub outcome: (Option<i64>, Option<String>, String),
+}
+
+pub(crate) fn built(found: Built<'_>) -> Result<BuildRow, StoreError> {
+    let (id, since) = (found.id, found.since);
+    let state = match (found.word, found.machine) {
         ("waiting", None) => BuildState::Waiting {
             since,
-            not_before,
-            why,
+            not_before: found.not_before,
+            why: found.why,
         },
         ("running", Some(machine)) => BuildState::Running { since, machine },
-        ("waiting" | "running", _) => {
+        (word @ ("waiting" | "running"), _) => {
             return Err(damaged(format!(
                 "build {id} is {word}, and its machine column says otherwise"
             )));
         }
         (word, _) => BuildState::Done {
             at: since,
-            outcome: read_outcome(word, outcome).map_err(|why| damaged(format!("build {id}: {why}")))?,
+            outcome: read_outcome(word, found.outcome)
+                .map_err(|why| damaged(format!("build {id}: {why}")))?,
         },
     };
     Ok(BuildRow {
         build: id,
-        repo,
-        commit,
-        builder,
-        requested,
+        repo: found.repo,
+        commit: found.commit,
+        builder: found.builder,
+        requested: found.requested,
         state,
-        attempts,
-        flaky: passed > 0 && failed > 0,
-        took,
+        attempts: found.attempts,
+        flaky: found.passed > 0 && found.failed > 0,
+        took: found.took,
     })
 }
 

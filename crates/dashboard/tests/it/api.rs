@@ -20,7 +20,8 @@ const PAGES: [(&str, &str, &str); 20] = [
         "/repo/widget/main?limit=1&builder=linux-*",
         "Commits by builders, newest first; a row's `cells` are in the order of `builders`, null where there is no build.\n\n\
          `group`, `builder` (patterns as in `burrow.toml`, separated by commas; a word without `*` or `?` may stand anywhere; `!` excludes), \
-         `q` (words of title or author), `failing=1` (builders that failed on this page), `limit` (30, up to 200), \
+         `q` (words of title or author), `failing=1` (builders that failed on this page), `limit` (30, up to 200, fewer where there are many builders), \
+         `columns=N`: pass over so many builders, of which a page has up to 250 (`columns_next`, `columns_before`), \
          `before=HASH`: the page of commits older than that one, the `before` of the page before.",
     ),
     (

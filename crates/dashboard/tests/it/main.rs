@@ -7,5 +7,6 @@ mod crawl;
 mod grid;
 mod lists;
 mod log;
+mod many;
 mod wish;
 mod world;
