@@ -42,7 +42,7 @@ impl Upstream {
         if n > 1 {
             stream += "from refs/heads/main^0\n";
         } else {
-            for file in 1..=20 {
+            for file in 1..=3 {
                 let text = "some text of a line\n".repeat(50);
                 stream += &format!("M 100644 inline src/file-{file}\ndata {}\n{text}\n", text.len());
             }
