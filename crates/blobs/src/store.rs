@@ -8,6 +8,7 @@ use ids::{AttemptId, StepId};
 use tokio::sync::watch;
 
 use crate::layout::{self, Layout};
+use crate::lines;
 use crate::seal::{self, Seal, Stamp};
 use crate::writer::LogWriter;
 
@@ -145,6 +146,7 @@ impl LogStore {
             if step.index == 0 {
                 gone(fs::remove_file(layout::notes(&dir, step.attempt)))?;
             }
+            gone(fs::remove_file(lines::index_file(&dir, step)))?;
             // The last log takes the folder along; most are not the last.
             let _ = fs::remove_dir(folder);
             Ok(())

@@ -9,6 +9,7 @@ use ids::StepId;
 use tracing::warn;
 
 use crate::layout::{self, Layout, Segment};
+use crate::lines::LineIndex;
 use crate::seal;
 use crate::store::{Live, LogError, blocking, gone};
 
@@ -102,7 +103,7 @@ impl LogWriter {
     /// The same, of a log that is finished: what is read of it later is held against what it was.
     pub async fn finish(&mut self) -> Result<(), LogError> {
         self.with_files("sync the log", |files| {
-            files.file.sync_data()?;
+            files.sync()?;
             if let Err(why) = seal::write(&files.dir, files.step) {
                 // It is whole all the same; only later harm to it will not show.
                 warn!("the log of step {} gets no seal: {why}", files.step);
@@ -196,6 +197,8 @@ impl Files {
         });
         if done.is_ok() {
             self.made_in.clear();
+            // Whoever looks first at a long log need not wait until it has been read through; without it they do.
+            let _ = LineIndex::store(&self.dir, self.step);
         }
         done
     }

@@ -113,6 +113,9 @@ pub struct BuildQuery {
     step: Option<u32>,
     /// Number of the line at which a window of the log begins.
     from: Option<u64>,
+    /// Words to look for in the log.
+    #[serde(default)]
+    find: String,
 }
 
 pub async fn build(
@@ -189,7 +192,7 @@ async fn log_of(app: &App, attempt: &AttemptRow, query: &BuildQuery) -> Result<O
     match step {
         None => Ok(None),
         Some(step) => Ok(Some(
-            log::load(&app.logs, &app.known, attempt, step, query.from).await?,
+            log::load(&app.logs, &app.known, attempt, step, query.from, &query.find).await?,
         )),
     }
 }

@@ -10,10 +10,9 @@ use serde::Serialize;
 use store::read::{AttemptRow, StepRow};
 use web::{Problem, bytes, plural};
 
-use crate::part::plain;
-
 use crate::ansi::{self, Look};
 use crate::failing::is_failing;
+use crate::part::plain;
 
 /// A log with at most so many lines is shown whole.
 const WHOLE: u64 = 2000;
@@ -38,6 +37,10 @@ const SEARCHED: u64 = 8 << 20;
 const FAILING: usize = 100;
 const QUOTED: usize = 6;
 
+/// Words that are looked for, in characters, and lines that are shown for them.
+const FIND: usize = 200;
+const FOUND: usize = 200;
+
 /// Lines of a quotation.
 const QUOTE: usize = 6;
 
@@ -58,8 +61,13 @@ pub struct LogView {
     pub failing: Vec<QuoteView>,
     /// How many lines look like that; counted up to 100.
     pub failing_lines: usize,
+    /// What was looked for, and the lines that have it, up to 200.
+    pub find: String,
+    pub found: Vec<QuoteView>,
     /// Address of the text itself.
     pub raw: String,
+    #[serde(skip)]
+    build: u64,
     #[serde(skip)]
     shown: Vec<Shown>,
     #[serde(skip)]
@@ -121,6 +129,7 @@ pub async fn load(
     attempt: &AttemptRow,
     step: &StepRow,
     from: Option<u64>,
+    find: &str,
 ) -> Result<LogView, Problem> {
     let id = StepId {
         attempt: attempt.attempt,
@@ -140,7 +149,10 @@ pub async fn load(
         damage: None,
         failing: Vec::new(),
         failing_lines: 0,
+        find: find.chars().take(FIND).collect(),
+        found: Vec::new(),
         raw: format!("/build/{}/log?{query}", id.attempt.build),
+        build: id.attempt.build.0,
         shown: Vec::new(),
         base: format!("/build/{}?{query}", id.attempt.build),
         follow: None,
@@ -189,6 +201,17 @@ pub async fn load(
         }
     }
     known.put(id, digest);
+    if !view.find.is_empty() {
+        let found = logs.search(id, view.find.as_bytes(), FOUND).await;
+        let found = found.map_err(Problem::internal)?.unwrap_or_default();
+        view.found = found
+            .iter()
+            .map(|(line, found)| QuoteView {
+                line: line + 1,
+                lines: vec![text(found)],
+            })
+            .collect();
+    }
     Ok(view)
 }
 
@@ -357,6 +380,12 @@ pub fn draw(log: &LogView) -> Markup {
                 h2 { "Log of " (log.name) }
                 span.dim { (plural(log.lines, "line")) ", " (bytes(log.bytes)) @if log.live { " so far" } }
                 @if log.bytes > 0 {
+                    form.filters action={"/build/" (log.build) "#log"} role="search" aria-label="Find in the log" {
+                        input type="hidden" name="attempt" value=(log.attempt);
+                        input type="hidden" name="step" value=(log.step);
+                        label { "Find" input type="text" name="find" value=(log.find) maxlength=(FIND); }
+                        button type="submit" { "Find" }
+                    }
                     div.end {
                         a href=(log.raw) { "Raw" }
                         a href={(log.raw) "&download=1"} { "Download" }
@@ -365,6 +394,18 @@ pub fn draw(log: &LogView) -> Markup {
             }
             @if let Some(damage) = &log.damage {
                 p.note.infra { strong { "This log is not as it was written: " } (plain(damage)) ". The result stands; a retry makes a new log." }
+            }
+            @if !log.find.is_empty() && log.found.is_empty() { p.note { "No line has " code { (plain(&log.find)) } "." } }
+            @if !log.found.is_empty() {
+                p.dim { (plural(log.found.len() as u64, "line")) @if log.found.len() == FOUND { " and maybe more" } @if log.found.len() == 1 { " has " } @else { " have " } code { (plain(&log.find)) } }
+                div.excerpt {
+                    @let mut look = Look::default();
+                    @for quote in &log.found {
+                        @for line in &quote.lines {
+                            a href=(log.jump(quote.line)) { span.n { (quote.line) } span.t { (ansi::line(line, &mut look)) } }
+                        }
+                    }
+                }
             }
             @if log.deleted {
                 p.note { "This log was deleted because of its age; " code { "keep_logs" } " in the configuration says how long logs are kept." }

@@ -399,3 +399,106 @@ fn a_finished_log_that_is_not_what_was_written_says_so() {
         assert_eq!(logs.notes(step().attempt).await.unwrap(), "");
     });
 }
+
+/// Lines 0 to `n`, each with its number; every thousandth says `needle` and one before the last has no end for long.
+fn numbered(n: usize) -> Vec<u8> {
+    (0..n)
+        .flat_map(|n| {
+            let what = if n % 1000 == 7 {
+                "the needle is here"
+            } else {
+                "some line of some length to fill a log"
+            };
+            format!("{n} {what}\n").into_bytes()
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_long_log_is_indexed_at_its_end_and_searched() {
+    const LINES: usize = 250_000;
+    let dir = tempfile::tempdir().unwrap();
+    let logs = LogStore::open(dir.path()).await.unwrap();
+    let mut writer = logs.writer(step(), 1 << 30).await.unwrap();
+    writer.append(&numbered(LINES)).await.unwrap();
+    writer.sync().await.unwrap();
+    let stored = dir.path().join("1/1017/2-0.lines");
+    let good = fs::read(&stored).unwrap();
+
+    // Whatever is stored, the lines are those of the log.
+    let damage: [&dyn Fn(&mut Vec<u8>); 5] = [
+        &|_| {},
+        &|bytes| bytes.truncate(100),
+        &|bytes| bytes.truncate(99),
+        &|bytes| bytes.clear(),
+        &|bytes| bytes[4] ^= 1,
+    ];
+    for damage in damage {
+        let mut bytes = good.clone();
+        damage(&mut bytes);
+        fs::write(&stored, bytes).unwrap();
+        let mut index = LineIndex::default();
+        let lines = logs.lines(step(), &mut index, 200_000, 2).await.unwrap().unwrap();
+        assert_eq!(lines.total, LINES as u64);
+        assert!(lines.lines[0].starts_with(b"200000 ") && lines.lines[1].starts_with(b"200001 "));
+    }
+    // It is the stored one that is used: of one that speaks of another log only what that one has is told.
+    let mut lying = good.clone();
+    let ends = u64::from_le_bytes(lying[16..24].try_into().unwrap());
+    lying[16..24].copy_from_slice(&(ends + 1).to_le_bytes());
+    fs::write(&stored, &lying).unwrap();
+    let lines = logs.lines(step(), &mut LineIndex::default(), 0, 0).await.unwrap();
+    assert_eq!(lines.unwrap().total, LINES as u64 + 1);
+    fs::write(&stored, &good).unwrap();
+
+    let found = logs.search(step(), b"needle", 1000).await.unwrap().unwrap();
+    assert_eq!(found.len(), LINES / 1000);
+    for (n, (line, text)) in found.iter().enumerate() {
+        assert_eq!(*line, n as u64 * 1000 + 7);
+        assert_eq!(text, format!("{line} the needle is here").as_bytes());
+    }
+    let two = logs.search(step(), b"needle", 2).await.unwrap().unwrap();
+    assert_eq!(two, found[..2]);
+    assert_eq!(logs.search(step(), b"no such", 2).await.unwrap().unwrap(), []);
+    assert_eq!(logs.search(step(), b"", 2).await.unwrap().unwrap(), []);
+
+    // More is printed after all: the index is of a part, and the rest is scanned.
+    writer.append(b"one more\n").await.unwrap();
+    let lines = logs
+        .lines(step(), &mut LineIndex::default(), LINES as u64, 5)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(lines.lines, [b"one more"]);
+    logs.delete(step()).await.unwrap();
+    assert!(!stored.exists());
+    assert_eq!(logs.search(step(), b"needle", 2).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn words_are_found_across_pieces_and_in_a_line_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = LogStore::open(dir.path()).await.unwrap();
+    // Around the sizes in which it is read and searched.
+    for at in [
+        0,
+        (1 << 20) - 3,
+        (4 << 20) + (1 << 20) - 3,
+        (5 << 20) - 6,
+        5 << 20,
+        9 << 20,
+    ] {
+        let mut text = vec![b'x'; 11 << 20];
+        text[at..at + 6].copy_from_slice(b"needle");
+        let mut writer = logs.writer(step(), 1 << 30).await.unwrap();
+        writer.append(b"first\n").await.unwrap();
+        writer.append(&text).await.unwrap();
+        let found = logs.search(step(), b"needle", 10).await.unwrap().unwrap();
+        assert_eq!(
+            found.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+            [1],
+            "at {at}"
+        );
+        logs.delete(step()).await.unwrap();
+    }
+}

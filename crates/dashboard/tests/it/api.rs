@@ -27,7 +27,7 @@ const PAGES: [(&str, &str, &str); 20] = [
     (
         "/commit/{repo}/{hash}",
         "/commit/widget/HASH",
-        "One commit with all its builders, those that need a look first. The beginning of a hash, 4 digits at least, leads to the full one.",
+        "One commit with all its builders, those that need a look first, 200 at a time. `from=N`: pass over so many. The beginning of a hash, 4 digits at least, leads to the full one.",
     ),
     (
         "/cell/{repo}/{hash}/{builder}",
@@ -44,7 +44,7 @@ const PAGES: [(&str, &str, &str); 20] = [
         "/build/7",
         "One build. `attempt`: another than the latest; `step`: whose log is told of, else of the step that failed or was started last. \
          `log.failing` quotes what failed; `breakage` says between which commits.\n\n\
-         The page takes `from=LINE` for a window of a long log; a line's address ends in `#L` and its number.",
+         The page takes `from=LINE` for a window of a long log; a line's address ends in `#L` and its number. `find=WORDS`: the lines that have them, up to 200, in `log.found`.",
     ),
     (
         "/build/{id}/log",
@@ -69,7 +69,11 @@ const PAGES: [(&str, &str, &str); 20] = [
         "",
         "POST, contributors: stop a build that waits or runs. Answers as `retry` does.",
     ),
-    ("/builders", "/builders", "All builders with their newest builds."),
+    (
+        "/builders",
+        "/builders",
+        "All builders with their newest builds, 200 at a time. `from=N`: pass over so many, `next` of the page before.",
+    ),
     (
         "/builder/{name}",
         "/builder/linux-race",
@@ -78,7 +82,7 @@ const PAGES: [(&str, &str, &str); 20] = [
     (
         "/machines",
         "/machines",
-        "Host types with what is expected, connected, at work and waited for, and their machines.",
+        "Host types with what is expected, connected, at work and waited for, and their machines, 200 at a time. `host`: one type; `from=N`: pass over so many of each.",
     ),
     (
         "/machine/{name}",

@@ -55,6 +55,26 @@ async fn a_long_log_is_shown_by_its_beginning_and_end_and_on_demand_in_between()
 }
 
 #[tokio::test]
+async fn words_are_found_anywhere_in_a_long_log_with_links_to_their_lines() {
+    let world = long().await;
+    let page = world.page("/build/90?attempt=1&step=1&find=in+the").await;
+    page.has(&[
+        "1 line has <code>in the</code>",
+        "href=\"/build/90?attempt=1&amp;step=1&amp;from=2480#L2500\"",
+        "value=\"in the\"",
+    ]);
+    let json = world.json("/build/90?attempt=1&step=1&find=line+4").await;
+    assert_eq!(
+        json["log"]["found"].as_array().unwrap().len(),
+        200,
+        "at most so many"
+    );
+    assert_eq!(json["log"]["found"][1]["line"], 40);
+    let page = world.page("/build/90?attempt=1&step=1&find=%3Cb%3E").await;
+    page.has(&["No line has <code>&lt;b&gt;</code>"]).lacks(&["<b>&"]);
+}
+
+#[tokio::test]
 async fn a_line_of_a_megabyte_does_not_make_a_page_of_it() {
     let world = farm(THEN).await;
     world.print("4.1.1", &[b'x'; 1 << 20]).await;
