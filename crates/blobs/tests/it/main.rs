@@ -426,12 +426,12 @@ async fn a_long_log_is_indexed_at_its_end_and_searched() {
     let good = fs::read(&stored).unwrap();
 
     // Whatever is stored, the lines are those of the log.
-    let damage: [&dyn Fn(&mut Vec<u8>); 5] = [
-        &|_| {},
-        &|bytes| bytes.truncate(100),
-        &|bytes| bytes.truncate(99),
-        &|bytes| bytes.clear(),
-        &|bytes| bytes[4] ^= 1,
+    let damage: [fn(&mut Vec<u8>); 5] = [
+        |_| {},
+        |bytes| bytes.truncate(100),
+        |bytes| bytes.truncate(99),
+        |bytes| bytes.clear(),
+        |bytes| bytes[4] ^= 1,
     ];
     for damage in damage {
         let mut bytes = good.clone();
