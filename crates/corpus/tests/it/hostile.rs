@@ -86,7 +86,7 @@ fn mutation(rng: &mut Rng, step: u32) -> Vec<u8> {
     let before = [step];
     let mut step_commit = commit(step + 1, if step > 0 { &before } else { &[] }, "");
     step_commit.raw.extend_from_slice(&message);
-    if step % 3 == 0 {
+    if step.is_multiple_of(3) {
         step_commit.raw = spoiled(&String::from_utf8_lossy(&step_commit.raw));
     }
     let note = spoiled("{\"comments\":[{\"key\":{\"uuid\":\"u\"}}]}");
