@@ -133,10 +133,18 @@ impl Intake {
                 }
             };
             readers.insert(repo.clone(), Reader::Busy);
-            let (known, keeper) = (self.known.clone(), self.keeper.clone());
+            let (known, keeper, mirror) = (self.known.clone(), self.keeper.clone(), self.mirror.clone());
             let (key, look) = (Arc::from(maintnerd::key(&conf.url, repo.as_str())), look.count);
             telling.spawn(async move {
                 let (reader, done) = tell(mirrored, &known, &keeper, &key, &seen).await;
+                if !matches!(done, Ok(true))
+                    && keeper.trouble().is_none()
+                    && let Ok(mirror) = mirror.mirror(&repo).await
+                {
+                    // What it has just fetched is not there: the next look finds out what else is not.
+                    mirror.doubt();
+                }
+                let done = done.map(drop);
                 Told {
                     repo,
                     key,
@@ -155,13 +163,14 @@ impl Intake {
     }
 }
 
+/// Whether every branch could be told.
 async fn tell(
     mut reader: Mirrored,
     known: &Known,
     keeper: &Keeper,
     key: &str,
     seen: &Seen,
-) -> (Mirrored, anyhow::Result<()>) {
+) -> (Mirrored, anyhow::Result<bool>) {
     let listing: Vec<Ref<'_>> = seen.refs.iter().map(|(name, hash)| Ref { name, hash }).collect();
     let done = async {
         let mut held = known.project(key).await?;
@@ -170,7 +179,8 @@ async fn tell(
         if round.written > 0 {
             info!("the log tells {} more of {key}", round.written);
         }
-        Ok(keeper.caught_up().await?)
+        keeper.caught_up().await?;
+        Ok(!round.left.iter().any(|name| name.starts_with("refs/heads/")))
     };
     let done = done.await;
     (reader, done)
