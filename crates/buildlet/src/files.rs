@@ -462,7 +462,7 @@ pub fn remove_all(root: &Root, paths: &[&str]) -> Result<(), FileError> {
                 Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
                 folder => folder.and_then(|folder| remove(&folder, name)),
             },
-            _ => root.folder(&path).and_then(|folder| cleared(&folder)),
+            _ => root.folder(&path).and_then(|folder| cleared(&folder, clear)),
         };
         removed.map_err(|why| failed("remove", &path, why))?;
     }
@@ -470,7 +470,7 @@ pub fn remove_all(root: &Root, paths: &[&str]) -> Result<(), FileError> {
 }
 
 /// Empties a folder and looks whether it is: something may have put things there meanwhile.
-fn cleared(folder: &OwnedFd) -> io::Result<()> {
+fn cleared(folder: &OwnedFd, clear: impl Fn(&OwnedFd) -> io::Result<()>) -> io::Result<()> {
     for _ in 0..CLEARINGS {
         clear(folder)?;
         if names(folder)?.is_empty() {
@@ -549,6 +549,32 @@ mod tests {
         assert_eq!(
             fs::read_dir(folder.path().join("sparse")).expect("read").count(),
             0
+        );
+    }
+
+    #[test]
+    fn a_folder_is_clean_when_it_has_been_seen_to_be_empty() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = Root::open(folder.path()).expect("opened");
+        let top = root.folder(Path::new("")).expect("opened");
+        let left = std::cell::Cell::new(3);
+        // Somebody puts a file back, three times and then without end.
+        let emptied = |again: usize| {
+            left.set(again);
+            cleared(&top, |top| {
+                clear(top)?;
+                if left.get() > 0 {
+                    left.set(left.get() - 1);
+                    fs::write(folder.path().join("back"), "")?;
+                }
+                Ok(())
+            })
+        };
+        emptied(3).expect("empty in the end");
+        let why = emptied(1000).expect_err("never empty").to_string();
+        assert_eq!(
+            why,
+            "it was emptied 5 times and still has `back`: something keeps writing to it"
         );
     }
 

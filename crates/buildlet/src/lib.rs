@@ -6,6 +6,8 @@
 //!
 //! Source of the protocol: golang/build `cmd/buildlet/buildlet.go` (2023); paths under `/burrow/` are our own.
 
+mod answer; // whole ones, and bodies of unknown length
+mod base64;
 pub mod beneath; // paths that stay below a folder
 mod command; // what to run, resolved
 mod contain; // what commands are kept within
@@ -24,6 +26,7 @@ mod list; // what is read from the working directory
 mod metadata; // what is told to a machine that listens
 mod multiplexed; // connections within it, before 2019
 mod ordered; // work in threads, results in order
+mod output; // of a command, to whoever asked
 mod reverse; // dialling in
 mod run; // the program
 mod server; // one connection

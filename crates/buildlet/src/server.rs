@@ -1,9 +1,8 @@
 //! One connection after another: reads a request, answers it, keeps the connection if both want.
 
 use std::fs::File;
-use std::io::{self, PipeReader, Read, Write};
+use std::io::{self, PipeReader, Read};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,15 +14,18 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
+use crate::answer::{Answer, Outgoing, send};
+use crate::base64;
 use crate::beneath::{Root, relative};
 use crate::command::{Refusal, Spec};
 use crate::contain::{AsBuilder, Containment, Limits, as_builder};
-use crate::exec::{End, Exec, Execs, GRACE, Outcome, Reaped};
+use crate::exec::{Exec, Execs};
 use crate::facts::{self, Facts};
 use crate::fetch::Fetcher;
 use crate::files::{self, FileError, bad, failed};
 use crate::form;
 use crate::list::{self, Listing};
+use crate::output::{exec_end, exec_head, pass_on};
 use crate::ssh::{Guest, Ssh, SshRefusal};
 use crate::stream::{Body, Buffered, Stream, notice_death};
 
@@ -281,7 +283,7 @@ impl Server {
         let given = head
             .header("authorization")
             .and_then(|value| value.strip_prefix("Basic "))
-            .and_then(base64);
+            .and_then(base64::decode);
         let given = given
             .and_then(|text| Some(text.split_once(':')?.1.to_owned()))
             .unwrap_or_default();
@@ -290,56 +292,6 @@ impl Server {
 }
 
 struct Connection(Buffered);
-
-/// A whole answer.
-struct Answer {
-    status: u16,
-    kind: &'static str,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn ok(text: impl Into<Vec<u8>>) -> Answer {
-        Answer {
-            status: 200,
-            kind: "text/plain; charset=utf-8",
-            body: text.into(),
-        }
-    }
-
-    fn json(value: serde_json::Value) -> Answer {
-        Answer {
-            status: 200,
-            kind: "application/json; charset=utf-8",
-            body: format!("{value}\n").into_bytes(),
-        }
-    }
-
-    fn reason(&self) -> String {
-        String::from_utf8_lossy(&self.body).trim_end().to_owned()
-    }
-
-    /// As Go's error helper sends it: the text and one line end.
-    fn error(status: u16, text: impl std::fmt::Display) -> Answer {
-        Answer {
-            status,
-            kind: "text/plain; charset=utf-8",
-            body: format!("{text}\n").into_bytes(),
-        }
-    }
-}
-
-impl From<FileError> for Answer {
-    fn from(FileError(status, text): FileError) -> Answer {
-        Answer::error(status, text)
-    }
-}
-
-impl From<Refusal> for Answer {
-    fn from(Refusal(status, text): Refusal) -> Answer {
-        Answer::error(status, text)
-    }
-}
 
 impl Connection {
     fn run(mut self, server: &Server) -> io::Result<()> {
@@ -427,35 +379,6 @@ fn answer(to: &mut Buffered, decoder: BodyDecoder, server: &Server, head: &Reque
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     request.body.drain(DRAIN_MAX)?;
     Ok(false)
-}
-
-fn send(to: &mut Buffered, answer: &Answer, keep: bool) -> io::Result<()> {
-    let mut out = format!(
-        "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nX-Content-Type-Options: nosniff\r\nContent-Length: {}\r\n{}\r\n",
-        answer.status,
-        phrase(answer.status),
-        answer.kind,
-        answer.body.len(),
-        if keep { "" } else { "Connection: close\r\n" },
-    )
-    .into_bytes();
-    out.extend_from_slice(&answer.body);
-    to.send(&out)
-}
-
-fn phrase(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        400 => "Bad Request",
-        403 => "Forbidden",
-        404 => "Not Found",
-        413 => "Payload Too Large",
-        422 => "Unprocessable Entity",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        _ => "Internal Server Error",
-    }
 }
 
 /// A request whose body is read as it comes.
@@ -853,77 +776,6 @@ impl Request<'_> {
     }
 }
 
-/// Passes output on until it is at its end, and is `None` then, or until more of it is waited for in vain. The caller
-/// concludes what was reaped.
-fn pass_on(
-    connection: &mut Buffered,
-    exec: &Arc<Exec>,
-    output: &mut Option<PipeReader>,
-    reaped: &mut Option<Reaped>,
-) -> io::Result<()> {
-    let mut exit = output.as_ref().and_then(|_| exec.exit_notice());
-    while output.is_some() || exit.is_some() {
-        let sources = [
-            output.as_ref().map(PipeReader::as_fd),
-            exit.as_ref().map(OwnedFd::as_fd),
-        ];
-        let [comes, ended] = connection.await_any(sources, Duration::ZERO)?;
-        if !comes && !ended {
-            exec.starves();
-            // A process that cannot be found may hold the output open.
-            let in_vain = reaped.is_some() && exec.starved(GRACE);
-            if in_vain || exec.progress().end.is_some() {
-                break;
-            }
-            connection.await_any(sources, Duration::from_secs(1))?;
-            continue;
-        }
-        if ended {
-            (exit, *reaped) = (None, exec.ended());
-        }
-        if comes && let Some(pipe) = output.as_mut() {
-            let n = usize::try_from(rustix::io::ioctl_fionread(&*pipe)?).unwrap_or(usize::MAX);
-            let kept = exec.comes(n);
-            if kept > 0 {
-                connection.send_output(pipe, kept)?;
-            }
-            io::copy(&mut pipe.take((n - kept) as u64), &mut io::sink())?;
-            if n == 0 {
-                *output = None;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn exec_head(offset: u64) -> String {
-    format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n\
-         Trailer: Process-State, Burrow-Exec, Burrow-Error\r\nBurrow-Offset: {offset}\r\n\
-         Transfer-Encoding: chunked\r\n\r\n"
-    )
-}
-
-/// How a command ended, as trailers. One that this machine failed has no `Process-State`, which a Go client takes
-/// for a machine that failed.
-fn exec_end(end: &End, bytes: u64) -> Vec<u8> {
-    let detail = json!({
-        "exit": end.exit,
-        "signal": end.signal,
-        "wall_ms": end.wall.as_millis() as u64,
-        "bytes": bytes,
-        "strays": end.strays,
-        "memory_peak": end.account.memory_peak,
-        "cpu_ms": end.account.cpu.map(|cpu| cpu.as_millis() as u64),
-    })
-    .to_string();
-    let (name, text) = match &end.outcome {
-        Outcome::State(text) => ("Process-State", text),
-        Outcome::Lost(why) => ("Burrow-Error", why),
-    };
-    http1::last_chunk(&[(name, text), ("Burrow-Exec", &detail)])
-}
-
 /// An answer that is still to be sent, or an error to be sent instead.
 type Handled = Result<Option<Answer>, Answer>;
 
@@ -963,65 +815,6 @@ fn dump(server: &Server) -> Answer {
     Answer::ok(text)
 }
 
-/// A body of unknown length on its way. Its head goes out with the first bytes, so that what fails
-/// before can still be answered with a status.
-struct Outgoing<'a> {
-    to: &'a mut Buffered,
-    head: Option<String>,
-    buffer: Vec<u8>,
-}
-
-impl Outgoing<'_> {
-    fn new<'a>(to: &'a mut Buffered, kind: &str, trailers: &str) -> Outgoing<'a> {
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nX-Content-Type-Options: nosniff\r\nTrailer: {trailers}\r\n\
-             Transfer-Encoding: chunked\r\n\r\n"
-        );
-        Outgoing {
-            to,
-            head: Some(head),
-            buffer: Vec::new(),
-        }
-    }
-
-    fn finish(mut self, trailers: &[(&str, &str)]) -> io::Result<Option<Answer>> {
-        self.flush()?;
-        self.to.send(&http1::last_chunk(trailers))?;
-        Ok(None)
-    }
-
-    /// With the head gone, all that is left is to cut the body short; the reason goes as a trailer to whoever
-    /// reads so far.
-    fn fail(self, status: u16, why: &str) -> io::Result<Option<Answer>> {
-        if self.head.is_some() {
-            return Ok(Some(Answer::error(status, why)));
-        }
-        let mut cut = http1::last_chunk(&[("Burrow-Error", why)]);
-        cut.truncate(cut.len() - 2);
-        self.to.send(&cut)?;
-        Err(io::Error::other(why.to_owned()))
-    }
-}
-
-impl Write for Outgoing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= 64 * 1024 {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let mut out = self.head.take().unwrap_or_default().into_bytes();
-        if !self.buffer.is_empty() {
-            out.extend(http1::chunk(&self.buffer));
-            self.buffer.clear();
-        }
-        self.to.send(&out)
-    }
-}
-
 fn spec(form: &Form) -> Result<Spec, Refusal> {
     let list = |key| form::all(&form.body, key).map(str::to_owned).collect();
     let limits = Limits::parse(&form.body).map_err(|why| Refusal(400, why))?;
@@ -1054,29 +847,6 @@ fn arch() -> &'static str {
     }
 }
 
-/// Standard base64 with padding; `None` for anything else.
-fn base64(text: &str) -> Option<String> {
-    let value = |b: u8| match b {
-        b'A'..=b'Z' => Some(b - b'A'),
-        b'a'..=b'z' => Some(b - b'a' + 26),
-        b'0'..=b'9' => Some(b - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let (mut out, mut bits, mut held) = (Vec::new(), 0u32, 0);
-    for b in text.trim_end_matches('=').bytes() {
-        bits = bits << 6 | u32::from(value(b)?);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            out.push((bits >> held) as u8);
-            bits &= (1 << held) - 1;
-        }
-    }
-    String::from_utf8(out).ok()
-}
-
 #[cfg(test)]
 mod tests {
     #[test]
@@ -1089,11 +859,5 @@ mod tests {
             Some(&["/bin/halt", "-n", "-f", "-p"][..])
         );
         assert_eq!(PowerOff.command("netbsd"), None);
-    }
-
-    #[test]
-    fn base64_is_read() {
-        assert_eq!(super::base64("dTpwdw==").as_deref(), Some("u:pw"));
-        assert_eq!(super::base64("?").as_deref(), None);
     }
 }

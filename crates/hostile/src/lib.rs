@@ -11,8 +11,10 @@ use std::time::Duration;
 use http1::{AnswerHead, BodyDecoder, BodyError, Decoded, RequestHead};
 use revdial::{v1, v2};
 
-/// All of them by the names of their seeds' folders.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+/// A name, which its seeds' folder has too, and what it is the name of.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const TARGETS: [Target; 8] = [
     ("http_request", http_request),
     ("http_answer", http_answer),
     ("form", form),
@@ -126,9 +128,14 @@ pub fn form(data: &[u8]) {
 
 /// Bytes to either side of a session of before 2019.
 pub fn revdial_v1(data: &[u8]) {
-    let sides: [(fn() -> v1::Session, bool); 2] =
-        [(v1::Session::dialer, true), (v1::Session::listener, false)];
-    for (side, opens) in sides {
+    for opens in [true, false] {
+        let side = || {
+            if opens {
+                v1::Session::dialer()
+            } else {
+                v1::Session::listener()
+            }
+        };
         let events = |cut: usize| {
             let mut session = side();
             let opened = opens.then(|| session.open().0);
@@ -195,11 +202,8 @@ pub fn revdial_v2(data: &[u8]) {
     }
     let mut dialer = v2::Dialer::new("/revdial", v2::DialerLimits::default());
     let session = v2::DialerId([1; 16]);
-    let opened = dialer.open(Duration::ZERO, session).and_then(|_| {
+    if dialer.open(Duration::ZERO, session).is_ok() {
         let _ = dialer.dial(Duration::ZERO, session, v2::Nonce([2; 16]));
-        Ok(())
-    });
-    if opened.is_ok() {
         let _ = dialer.receive(session, data);
         let _ = dialer.pickup(&String::from_utf8_lossy(data));
         let _ = dialer.tick(Duration::from_secs(3600));
@@ -244,7 +248,7 @@ pub fn tar_gz(data: &[u8]) {
 
 /// The lines of a manifest of buildlets, with a good signature.
 pub fn manifest(data: &[u8]) {
-    use stage0::manifest::{PublicKey, Target, Version, open, public_hex, sign};
+    use stage0::manifest::{self, PublicKey, Version, open, public_hex, sign};
     let key = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("a key");
     let version = Version::parse("1.0.0").expect("a version");
     let first = sign(&key, 1, version, version, &[]);
@@ -254,9 +258,9 @@ pub fn manifest(data: &[u8]) {
         text.push(b'\n');
     }
     let signature = key.sign(&text);
-    text.extend(format!("signature {}\n", stage0::manifest::hex(signature.as_ref())).bytes());
+    text.extend(format!("signature {}\n", manifest::hex(signature.as_ref())).bytes());
     let keys = [PublicKey::parse(&public_hex(&key)).expect("a key")];
-    let target = Target::parse("linux-amd64").expect("a target");
+    let target = manifest::Target::parse("linux-amd64").expect("a target");
     let signed = open(&text, &keys, &target);
     // One bit less and nobody has signed it, whatever it says.
     let last = text.len() - 3;
