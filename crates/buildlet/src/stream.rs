@@ -174,20 +174,20 @@ impl Buffered {
         Ok(readable)
     }
 
-    /// Sends `n` bytes that are there in `output` as one chunk; where the system can, without looking at them.
+    /// Sends `n` bytes that are there in `output` as one chunk.
+    ///
+    /// Not spliced: the pipe would be locked for as long as the peer does not read, and a command that waits for that
+    /// lock cannot be killed.
     pub fn send_output(&mut self, output: &mut PipeReader, n: usize) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if let Stream::Plain(tcp) = &self.stream {
-            use rustix::pipe::{SpliceFlags, splice};
+            let mut piece = vec![0; n.min(64 * 1024)];
             return framed(tcp, n, |left| {
-                Ok(splice(
-                    &*output,
-                    None,
-                    tcp,
-                    None,
-                    left,
-                    SpliceFlags::MORE | SpliceFlags::MOVE,
-                )?)
+                let part = left.min(piece.len());
+                let got = output.read(&mut piece[..part])?;
+                let mut to = tcp;
+                to.write_all(&piece[..got])?;
+                Ok(got)
             });
         }
         self.send_read(output, n)
