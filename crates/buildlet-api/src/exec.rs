@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use ids::Limits;
+
 use crate::wire;
 
 /// One command to run. What `dir` and `path` may hold is the buildlet's to judge; what every
@@ -23,6 +25,8 @@ pub struct ExecSpec {
     pub system: bool,
     /// Print the command before its output.
     pub debug: bool,
+    /// What it is kept within; for buildlets with the feature `limits`. Others run it without.
+    pub limits: Limits,
 }
 
 impl ExecSpec {
@@ -43,6 +47,26 @@ impl ExecSpec {
         pairs.push(("mode", if self.system { "sys" } else { "" }));
         pairs.extend(self.path.iter().map(|element| ("path", element.as_str())));
         pairs.extend(wall.iter().map(|secs| ("wall_s", secs.as_str())));
+        let Limits {
+            memory,
+            processes,
+            output,
+            no_network,
+            confined,
+        } = self.limits;
+        let numbers = [
+            ("memory_bytes", memory),
+            ("processes", processes.map(u64::from)),
+            ("output_bytes", output),
+        ];
+        let numbers = numbers.map(|(key, number)| (key, number.map(|number| number.to_string())));
+        pairs.extend(
+            numbers
+                .iter()
+                .filter_map(|(key, number)| Some((*key, number.as_deref()?))),
+        );
+        pairs.extend(no_network.then_some(("network", "off")));
+        pairs.extend(confined.then_some(("write", "workdir")));
         wire::form(pairs)
     }
 }
@@ -108,11 +132,19 @@ mod tests {
             path: vec!["$WORKDIR/go/bin".into(), "$PATH".into()],
             system: true,
             debug: true,
+            limits: Limits {
+                memory: Some(5),
+                processes: Some(6),
+                output: Some(7),
+                no_network: true,
+                confined: true,
+            },
         };
         assert_eq!(
             full.form(Some(Duration::from_millis(1500))),
             "cmd=sh&cmdArg=-c&cmdArg=a+b&debug=true&dir=go&env=A%3D1&env=A%3D%3D&mode=sys\
-             &path=%24WORKDIR%2Fgo%2Fbin&path=%24PATH&wall_s=2"
+             &path=%24WORKDIR%2Fgo%2Fbin&path=%24PATH&wall_s=2\
+             &memory_bytes=5&processes=6&output_bytes=7&network=off&write=workdir"
         );
     }
 

@@ -483,6 +483,7 @@ async fn run(server: &Server, asked: &Run) -> Result<Exit, Failure> {
         path,
         system: asked.system || cmd.starts_with('/') || !cmd.contains('/'),
         debug: asked.debug,
+        limits: Default::default(),
     };
     let print = |piece: bytes::Bytes| async move {
         let mut out = std::io::stdout().lock();

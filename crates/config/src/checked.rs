@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ids::{BuilderName, HostType, RecipeName, RepoName};
+use ids::{BuilderName, HostType, Limits, RecipeName, RepoName};
 
 /// A whole farm, checked: every name in it leads somewhere.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,6 +155,8 @@ pub const SSH_USER: &str = "root";
 pub struct Host {
     pub pool: Pool,
     pub env: Vec<(String, String)>,
+    /// What every command on it is kept within.
+    pub limits: Limits,
     pub owners: Vec<String>,
     pub notes: String,
     /// Who logs in on a lent machine.

@@ -152,6 +152,7 @@ impl Config {
                 slots: defaults.cpus.max(1),
             },
             env: Vec::new(),
+            limits: ids::Limits::default(),
             owners: Vec::new(),
             notes: String::new(),
             ssh_user: crate::checked::SSH_USER.to_owned(),

@@ -37,6 +37,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
             ),
             ("pool", slots.is_none() && old.pool != new.pool, None),
             ("env", old.env != new.env, None),
+            ("limits", old.limits != new.limits, None),
             ("owners", old.owners != new.owners, None),
             ("notes", old.notes != new.notes, None),
             ("ssh_user", old.ssh_user != new.ssh_user, None),

@@ -102,6 +102,33 @@ fn what_is_not_said_has_its_default() {
 }
 
 #[test]
+fn commands_of_a_host_type_are_kept_within_limits() {
+    let with = |keys: &str| BASE.replace("pool = \"local\"\n", &format!("pool = \"local\"\n{keys}\n"));
+    let limits = |config: &Config| config.hosts.values().next().map(|host| host.limits);
+    assert_eq!(limits(&good(BASE)), Some(ids::Limits::default()));
+    let keys = "memory_limit = \"4GiB\"\nprocess_limit = 500\noutput_limit = \"1MB\"\nnetwork = false\nconfine = true";
+    let config = good(&with(keys));
+    let wanted = ids::Limits {
+        memory: Some(4 << 30),
+        processes: Some(500),
+        output: Some(1_000_000),
+        no_network: true,
+        confined: true,
+    };
+    assert_eq!(limits(&config), Some(wanted));
+    assert_eq!(limits(&good(&to_toml(&config))), Some(wanted));
+    for (key, why) in [
+        ("memory_limit = 4", "`4` has no unit"),
+        ("memory_limit = \"0B\"", "nothing runs with so little"),
+        ("process_limit = 0", "`0` is out of range; wanted 1 to 10000000"),
+        ("network = \"off\"", "wanted `true` or `false`, found text"),
+    ] {
+        let problems = check(&with(key)).expect_err("it is wrong").to_string();
+        assert!(problems.contains(why), "{problems}");
+    }
+}
+
+#[test]
 fn what_is_said_is_taken() {
     let config = good(
         r#"

@@ -43,6 +43,20 @@ pub fn to_toml(config: &Config) -> String {
             }
         }
         env(&mut out, &host.env);
+        let limits = &host.limits;
+        let sizes = [("memory_limit", limits.memory), ("output_limit", limits.output)];
+        for (key, bytes) in sizes.iter().filter_map(|(key, bytes)| Some((*key, (*bytes)?))) {
+            line(&mut out, key, text(&format_size(bytes)));
+        }
+        if let Some(processes) = limits.processes {
+            line(&mut out, "process_limit", processes);
+        }
+        if limits.no_network {
+            line(&mut out, "network", false);
+        }
+        if limits.confined {
+            line(&mut out, "confine", true);
+        }
         if !host.owners.is_empty() {
             line(&mut out, "owners", texts(&host.owners));
         }

@@ -93,6 +93,13 @@ fn chain(why: CallError) -> String {
     format!("{:#}", anyhow::Error::from(why))
 }
 
+/// Why a machine whose buildlet knows of no limits is not given a step that has some.
+pub fn unlimited(plan: &StepPlan, knows_limits: bool) -> Option<String> {
+    let why = "its buildlet keeps commands within no limits, and the host type has some: run burrow's own of this \
+               version there, or take them out of the configuration";
+    (!knows_limits && !plan.limits.is_none()).then(|| why.to_owned())
+}
+
 /// The step as every version of the buildlet takes it.
 pub fn exec_spec(plan: &StepPlan) -> ExecSpec {
     let (cmd, args, system) = match &plan.command {
@@ -121,6 +128,7 @@ pub fn exec_spec(plan: &StepPlan) -> ExecSpec {
         path: Vec::new(),
         system,
         debug: false,
+        limits: plan.limits,
     }
 }
 
@@ -216,6 +224,25 @@ mod tests {
     }
 
     #[test]
+    fn a_step_with_limits_is_for_machines_that_keep_them() {
+        let mut plan = StepPlan {
+            name: "s".to_owned(),
+            command: Command::Shell("make".to_owned()),
+            dir: "src".to_owned(),
+            env: Vec::new(),
+            timeout: Duration::from_secs(1),
+            silence: Duration::from_secs(1),
+            limits: ids::Limits::default(),
+        };
+        assert_eq!((unlimited(&plan, false), unlimited(&plan, true)), (None, None));
+        plan.limits.no_network = true;
+        assert!(unlimited(&plan, false).is_some() && unlimited(&plan, true).is_none());
+        assert!(exec_spec(&plan).limits.no_network);
+        // What such a machine cannot do is the farm's affair, and no red build.
+        assert!(matches!(after_start(Err(refused(501))), Next::Lost(_)));
+    }
+
+    #[test]
     fn programs_of_the_source_are_told_from_programs_of_the_machine() {
         let spec = |command| {
             exec_spec(&StepPlan {
@@ -225,6 +252,7 @@ mod tests {
                 env: vec![("A".to_owned(), "1".to_owned())],
                 timeout: Duration::from_secs(1),
                 silence: Duration::from_secs(1),
+                limits: ids::Limits::default(),
             })
         };
         let words = |words: &[&str]| spec(Command::Args(words.iter().map(|word| word.to_string()).collect()));

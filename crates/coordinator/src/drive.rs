@@ -16,9 +16,11 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info_span, warn};
+use tracing::{Instrument, info, info_span, warn};
 
-use crate::answer::{Next, after_exec, after_follow, after_start, exec_spec, prepare_failed, source_failed};
+use crate::answer::{
+    Next, after_exec, after_follow, after_start, exec_spec, prepare_failed, source_failed, unlimited,
+};
 use crate::gomote::Desk;
 use crate::mask::Mask;
 use crate::secrets;
@@ -74,6 +76,8 @@ pub struct Aimed {
 pub struct Link {
     pub client: Client,
     pub resumable: bool,
+    /// It keeps commands within limits, or refuses them.
+    pub limits: bool,
     pub generation: u64,
     /// Cancelled when this link is gone.
     pub gone: CancellationToken,
@@ -208,6 +212,10 @@ impl Drivers {
                     prepare(&shared, &link, attempt, &repo, &commit, &source_dir, clean).await;
                 };
                 self.spawn(gone, work.instrument(span));
+            }
+            Effect::StartStep { step, spec, .. } if unlimited(&spec, link.limits).is_some() => {
+                let why = unlimited(&spec, link.limits).unwrap_or_default();
+                self.spawn(gone, async move { lost(&shared, step, why).await });
             }
             Effect::StartStep { step, spec, .. } if link.resumable => {
                 let span = info_span!("step", build.id = %step.attempt.build, machine.id = %machine);
@@ -772,6 +780,7 @@ pub async fn take_pool_events(
                 let link = Link {
                     client,
                     resumable,
+                    limits: status.limits(),
                     generation,
                     gone: CancellationToken::new(),
                 };
@@ -801,6 +810,10 @@ pub async fn take_pool_events(
                         may_return: resumable,
                     };
                     let _ = inputs.send(down).await;
+                }
+                let cannot = status.cannot();
+                if !cannot.is_empty() {
+                    info!(machine.id = %machine, "machine {machine} cannot keep commands within limits of: {cannot}");
                 }
                 let facts = farm::MachineFacts {
                     pool: pool.to_owned(),

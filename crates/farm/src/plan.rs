@@ -41,6 +41,7 @@ pub fn plan(config: &Config, repo: &RepoName, builder: &BuilderName, commit: &Gi
                 .collect(),
             timeout: step.timeout * scale,
             silence: step.silence * scale,
+            limits: host.limits,
         })
         .collect();
     // The steps limit themselves; this only catches what lies between them.

@@ -4,11 +4,13 @@
 //! where it is stored or how it travels.
 
 mod hash;
+mod limits;
 mod name;
 mod number;
 mod time;
 
 pub use hash::{BadHash, GitHash};
+pub use limits::Limits;
 pub use name::{BadName, BranchName, BuilderName, HostType, MachineId, RecipeName, RepoName};
 pub use number::{AttemptId, BadNumber, BuildId, LoanId, StepId};
 pub use time::{Now, Timestamp};

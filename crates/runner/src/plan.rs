@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use ids::Limits;
+
 /// What an attempt runs, fixed when it starts: a change of the configuration does not reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -22,6 +24,7 @@ pub struct StepPlan {
     pub timeout: Duration,
     /// A step that prints nothing for this long is killed.
     pub silence: Duration,
+    pub limits: Limits,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

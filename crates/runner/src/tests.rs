@@ -12,6 +12,7 @@ fn plan(steps: u32) -> Plan {
         env: vec![],
         timeout: Duration::from_secs(600),
         silence: Duration::from_secs(60),
+        limits: ids::Limits::default(),
     };
     Plan {
         source_dir: "src".into(),

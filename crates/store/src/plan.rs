@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use ids::Limits;
 use runner::{Command, Plan, StepPlan};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,48 @@ struct StepJson {
     env: Vec<(String, String)>,
     timeout_ms: u64,
     silence_ms: u64,
+    #[serde(default, skip_serializing_if = "LimitsJson::is_none")]
+    limits: LimitsJson,
+}
+
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct LimitsJson {
+    memory_bytes: Option<u64>,
+    processes: Option<u32>,
+    output_bytes: Option<u64>,
+    no_network: bool,
+    confined: bool,
+}
+
+impl LimitsJson {
+    fn is_none(&self) -> bool {
+        *self == LimitsJson::default()
+    }
+}
+
+impl From<Limits> for LimitsJson {
+    fn from(limits: Limits) -> LimitsJson {
+        LimitsJson {
+            memory_bytes: limits.memory,
+            processes: limits.processes,
+            output_bytes: limits.output,
+            no_network: limits.no_network,
+            confined: limits.confined,
+        }
+    }
+}
+
+impl From<LimitsJson> for Limits {
+    fn from(json: LimitsJson) -> Limits {
+        Limits {
+            memory: json.memory_bytes,
+            processes: json.processes,
+            output: json.output_bytes,
+            no_network: json.no_network,
+            confined: json.confined,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,6 +87,7 @@ pub(crate) fn to_json(plan: &Plan) -> Result<String, StoreError> {
         env: step.env.clone(),
         timeout_ms: millis(step.timeout),
         silence_ms: millis(step.silence),
+        limits: step.limits.into(),
     });
     let plan = PlanJson {
         source_dir: plan.source_dir.clone(),
@@ -66,6 +110,7 @@ pub(crate) fn from_json(text: &str) -> Result<Plan, serde_json::Error> {
         env: step.env,
         timeout: Duration::from_millis(step.timeout_ms),
         silence: Duration::from_millis(step.silence_ms),
+        limits: step.limits.into(),
     });
     Ok(Plan {
         source_dir: plan.source_dir,

@@ -830,6 +830,7 @@ fn config(seed: u64, settings: &[(bool, Option<u32>); BUILDERS]) -> Config {
     let host = config::Host {
         pool: Pool::Local { slots: 1 },
         env: Vec::new(),
+        limits: ids::Limits::default(),
         owners: Vec::new(),
         notes: String::new(),
         ssh_user: config::SSH_USER.to_owned(),

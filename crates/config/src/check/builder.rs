@@ -7,6 +7,7 @@ impl Check<'_> {
         let fields = self.read.fields(item, keys::HOST)?;
         let pool = self.pool(&fields);
         let env = self.env(&fields);
+        let limits = self.limits(&fields);
         let owners = match fields.get("owners") {
             Some(item) => self.texts(&item),
             None => Vec::new(),
@@ -18,10 +19,36 @@ impl Check<'_> {
         Some(Host {
             pool: pool?,
             env,
+            limits,
             owners,
             notes,
             ssh_user: ssh_user.unwrap_or_else(|| SSH_USER.to_owned()),
         })
+    }
+
+    fn limits(&mut self, fields: &Fields<'_>) -> ids::Limits {
+        let mut size = |key| {
+            let item = fields.get(key)?;
+            match self.read.size(&item)? {
+                0 => self.read.refuse(
+                    &item,
+                    "nothing runs with so little",
+                    "leave the key out for no limit",
+                ),
+                size => Some(size),
+            }
+        };
+        let (memory, output) = (size("memory_limit"), size("output_limit"));
+        let processes = fields.get("process_limit");
+        let network = fields.get("network").and_then(|item| self.read.bool(&item));
+        let confined = fields.get("confine").and_then(|item| self.read.bool(&item));
+        ids::Limits {
+            memory,
+            processes: processes.and_then(|item| self.read.count(&item, 1, 10_000_000)),
+            output,
+            no_network: network == Some(false),
+            confined: confined == Some(true),
+        }
     }
 
     fn pool(&mut self, fields: &Fields<'_>) -> Option<Pool> {

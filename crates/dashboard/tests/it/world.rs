@@ -303,6 +303,7 @@ impl World {
             env: Vec::new(),
             timeout: Duration::from_secs(60),
             silence: Duration::from_secs(10),
+            limits: ids::Limits::default(),
         };
         let start = Write::AttemptStarted {
             attempt,

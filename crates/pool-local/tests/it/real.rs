@@ -89,6 +89,27 @@ fn failed(text: &str) -> ProcessState {
 }
 
 #[tokio::test]
+async fn limits_that_are_asked_for_hold() {
+    let Some(binary) = buildlet() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut farm = Farm::start(folder.path(), &binary, 1, &[]);
+    let machine = farm.up().await;
+    assert!(machine.status.limits() && machine.status.containment.contains_key("memory"));
+    let mut spec = sh("yes");
+    spec.limits.output = Some(1000);
+    machine.client.start_exec("18.1.0", &spec, None).await.unwrap();
+    let (_, state, ..) = follow(&machine.client, "18.1.0", 0).await;
+    assert_eq!(state, failed("signal: killed (it printed more than 1000 bytes)"));
+    if machine.status.containment["network"].by.is_some() {
+        let mut spec = sh("cat /proc/net/route | wc -l; ls /sys/class/net | wc -l");
+        spec.limits.no_network = true;
+        machine.client.start_exec("18.1.1", &spec, None).await.unwrap();
+        let (text, state, ..) = follow(&machine.client, "18.1.1", 0).await;
+        assert!(text.starts_with("1\n") && state.is_ok(), "{text} {state}");
+    }
+}
+
+#[tokio::test]
 async fn a_command_outlives_its_connection_and_its_coordinator() {
     let Some(binary) = buildlet() else { return };
     let folder = tempfile::tempdir().unwrap();

@@ -14,15 +14,26 @@ fn plans() -> impl Strategy<Value = Plan> {
         prop::collection::vec((".*", ".*"), 0..4),
         any::<u32>(),
         any::<u32>(),
+        any::<(Option<u64>, Option<u32>, Option<u64>, bool, bool)>(),
     );
-    let step = step.prop_map(|(name, command, dir, env, timeout, silence)| StepPlan {
-        name,
-        command,
-        dir,
-        env,
-        timeout: Duration::from_millis(timeout.into()),
-        silence: Duration::from_millis(silence.into()),
-    });
+    let limits = |(memory, processes, output, no_network, confined)| Limits {
+        memory,
+        processes,
+        output,
+        no_network,
+        confined,
+    };
+    let step = step.prop_map(
+        move |(name, command, dir, env, timeout, silence, kept)| StepPlan {
+            name,
+            command,
+            dir,
+            env,
+            timeout: Duration::from_millis(timeout.into()),
+            silence: Duration::from_millis(silence.into()),
+            limits: limits(kept),
+        },
+    );
     (".*", prop::collection::vec(step, 1..4), any::<u32>()).prop_map(|(source_dir, steps, limit)| Plan {
         source_dir,
         steps,

@@ -73,6 +73,7 @@ pub fn plan() -> Plan {
         env: vec![("A".to_owned(), "1".to_owned())],
         timeout: Duration::from_secs(60),
         silence: Duration::from_secs(10),
+        limits: ids::Limits::default(),
     };
     Plan {
         source_dir: "src".to_owned(),
