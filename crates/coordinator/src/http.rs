@@ -88,6 +88,7 @@ pub async fn run(
         from_fn_with_state(Least { tokens, role }, known)
     };
     let mirror = |table: gitmirror::Table| web::router(table).with_state(service.mirror.clone());
+    let hooks = web::router(hooks()).with_state(service.clone());
     let (site, pages) = pages(&service, &stop);
     let routes = web::router(table())
         .with_state(service.clone())
@@ -96,11 +97,7 @@ pub async fn run(
         .merge(web::router(downloads::table()).with_state(service.state.join(downloads::FOLDER)))
         .merge(mirror(gitmirror::status()))
         .merge(mirror(gitmirror::archives()).layer(known(Role::Reader)))
-        .merge(
-            web::router(hooks())
-                .with_state(service.clone())
-                .layer(known(Role::Contributor)),
-        )
+        .merge(hooks.layer(known(Role::Contributor)))
         .merge(the_log(&service, &stop).layer(from_fn_with_state(service.clone(), may_read_the_log)))
         .fallback_service(pages);
     // Around the router, not in it: the path is changed before it is routed by.

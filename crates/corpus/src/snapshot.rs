@@ -7,7 +7,7 @@
 //! table has one in the trailer: whoever opens the file compares all of them before he trusts it. Still
 //! nothing here believes an offset: what does not fit is absent.
 //!
-//! Layout: docs/decisions/0005-snapshots.md.
+//! Layout: docs/decisions/0008-snapshots.md.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
