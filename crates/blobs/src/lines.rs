@@ -142,7 +142,8 @@ fn search(
     let finder = memchr::memmem::Finder::new(words);
     // `have` begins somewhere in line `n`, `at` is behind it in the text.
     let (mut have, mut n, mut at): (Vec<u8>, u64, u64) = (Vec::new(), 0, 0);
-    while !words.is_empty() && found.len() < most {
+    // A line has no line's end in it.
+    while !words.is_empty() && !words.contains(&b'\n') && found.len() < most {
         let chunk = layout.read(dir, step, at, CHUNK)?;
         at += chunk.len() as u64;
         have.extend_from_slice(&chunk);

@@ -121,6 +121,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
             }
         },
     };
+    own_alone(&workdir)?;
     let ended = leftover::end(&workdir, &instance);
     if !ended.is_empty() {
         eprintln!(
@@ -256,6 +257,27 @@ fn read_password(path: &Path) -> Result<String, String> {
         "" => Err(format!("the password file `{shown}` is empty")),
         text => Ok(text.to_owned()),
     }
+}
+
+/// Takes the working directory for this process until it ends. Whoever is about to end gets a moment for it.
+fn own_alone(workdir: &Path) -> Result<(), String> {
+    let io = |why: std::io::Error| format!("cannot use `{}`: {why}", workdir.display());
+    let folder = fs::File::open(workdir).map_err(io)?;
+    for _ in 0..100 {
+        match rustix::fs::flock(&folder, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                // Held for as long as this process is.
+                std::mem::forget(folder);
+                return Ok(());
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis(50)),
+            Err(why) => return Err(io(why.into())),
+        }
+    }
+    Err(format!(
+        "another buildlet works in `{}`; give this one a folder of its own with -workdir",
+        workdir.display()
+    ))
 }
 
 fn coordinator(reverse: &Reverse) -> Result<Coordinator, String> {

@@ -125,7 +125,8 @@ impl Config<'_> {
             "PermitRootLogin prohibit-password".to_owned(),
             "PasswordAuthentication no".to_owned(),
             "KbdInteractiveAuthentication no".to_owned(),
-            "AllowTcpForwarding no".to_owned(),
+            "AllowTcpForwarding local".to_owned(),
+            "PermitOpen localhost:* 127.0.0.1:* [::1]:*".to_owned(),
             "AllowAgentForwarding no".to_owned(),
             "AllowStreamLocalForwarding no".to_owned(),
             "X11Forwarding no".to_owned(),
@@ -305,14 +306,11 @@ impl Ssh {
         };
         fs::write(folder.join("sshd_config"), config.text())?;
         if let Some(user) = &containment.bounds().user {
-            for path in [
-                folder.to_owned(),
-                folder.join("host_key"),
-                folder.join("authorized_keys"),
-                folder.join("sshd_config"),
-            ] {
-                std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))?;
+            // The folder last, and no link followed: from then on its owner may put anything there.
+            for name in ["host_key", "authorized_keys", "sshd_config"] {
+                std::os::unix::fs::lchown(folder.join(name), Some(user.uid), Some(user.gid))?;
             }
+            std::os::unix::fs::lchown(folder, Some(user.uid), Some(user.gid))?;
         }
         if *host == Host::Root && cfg!(target_os = "linux") {
             // sshd wants it, and a container seldom has it.

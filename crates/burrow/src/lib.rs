@@ -105,5 +105,8 @@ fn block_on(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, F
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
-    runtime.block_on(work)
+    let done = runtime.block_on(work);
+    // Nothing that still reads a file keeps the program from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    done
 }

@@ -384,8 +384,10 @@ async fn with_secrets(shared: &Shared, plan: &StepPlan) -> Result<StepPlan, Stri
 async fn follow(shared: &Shared, link: &Link, step: StepId) {
     let mut unwritten: Option<Instant> = None;
     let mut pause = Duration::from_millis(100);
+    // One for all tries: it holds back what may be the beginning of a secret.
+    let mut sink = None;
     loop {
-        match follow_once(shared, link, step).await {
+        match follow_once(shared, link, step, &mut sink).await {
             Followed::Done => return,
             Followed::Later { grown } => {
                 (unwritten, pause) = (None, if grown { Duration::from_millis(100) } else { pause });
@@ -426,13 +428,18 @@ enum Followed {
     Unwritten { why: String, grown: bool },
 }
 
-async fn follow_once(shared: &Shared, link: &Link, step: StepId) -> Followed {
-    let sink = match Sink::open(shared, step).await {
-        Ok(sink) => sink,
-        Err(why) => return Followed::Unwritten { why, grown: false },
+async fn follow_once(shared: &Shared, link: &Link, step: StepId, kept: &mut Option<Sink>) -> Followed {
+    let sink = match kept {
+        Some(sink) => &*sink,
+        None => match Sink::open(shared, step).await {
+            Ok(sink) => kept.insert(sink),
+            Err(why) => return Followed::Unwritten { why, grown: false },
+        },
     };
+    *sink.why.lock().expect("no holder panics") = None;
     let id = step.to_string();
     let mut offset = sink.offset().await;
+    let before = sink.on_disk().await;
     loop {
         let following = link
             .client
@@ -440,13 +447,18 @@ async fn follow_once(shared: &Shared, link: &Link, step: StepId) -> Followed {
         let answer = tokio::select! {
             answer = following => answer,
             why = sink.fault() => {
-                let grown = sink.offset().await > offset;
+                let grown = sink.on_disk().await > before;
                 return Followed::Unwritten { why, grown };
             }
         };
         match after_follow(answer.map(|end| end.state)) {
             Next::Ended(state) => {
-                ended(shared, step, &sink, state).await;
+                // Told again when it is asked for again: the machine remembers it.
+                if let Err(why) = sink.finish().await {
+                    let (why, grown) = (chain(&why), sink.on_disk().await > before);
+                    return Followed::Unwritten { why, grown };
+                }
+                told(shared, step, state).await;
                 return Followed::Done;
             }
             Next::Lost(why) => {
@@ -455,7 +467,7 @@ async fn follow_once(shared: &Shared, link: &Link, step: StepId) -> Followed {
             }
             Next::Follow => offset = sink.offset().await,
             Next::FollowLater => {
-                let grown = sink.offset().await > offset;
+                let grown = sink.on_disk().await > before;
                 return Followed::Later { grown };
             }
         }
@@ -618,7 +630,7 @@ impl Written {
 
 impl Sink {
     async fn open(shared: &Shared, step: StepId) -> Result<Sink, String> {
-        let secrets = shared.secrets.read().await?.secrets();
+        let secrets = shared.secrets.to_hide().await?;
         let log = shared.logs.writer(step, shared.max_log).await;
         let log = log.map_err(|why| chain(&why))?;
         let mask = (!secrets.is_empty()).then(|| Mask::new(secrets));
@@ -651,6 +663,10 @@ impl Sink {
 
     async fn offset(&self) -> u64 {
         self.log.lock().await.offset()
+    }
+
+    async fn on_disk(&self) -> u64 {
+        self.log.lock().await.log.stream_offset()
     }
 
     async fn finish(&self) -> Result<(), LogError> {

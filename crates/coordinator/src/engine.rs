@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use farm::{Farm, Input, WaitingLoan, Want, Write};
-use ids::{Now, Timestamp};
+use ids::{BuildId, Now, Timestamp};
 use store::read::{Intent, Wish};
 use store::{Store, StoreError};
 use tokio::sync::mpsc;
@@ -131,8 +131,15 @@ pub async fn run(
                 },
             );
             // Wishes are a turn of their own, and the first one: whatever machines report may end what they are about.
-            let wishes = wishes(&farm, &engine.store).await;
-            engine.turn(&mut farm, wishes, &mut paused, &stop).await?;
+            let mut open = wishes(&engine.store).await;
+            let mut told = returned(&engine.store).await;
+            while !open.is_empty() || !told.is_empty() {
+                let (first, rest) = farm::first_of_each(open, about);
+                told.extend(looked_up(&farm, &engine.store, first).await);
+                let batch = std::mem::take(&mut told);
+                engine.turn(&mut farm, batch, &mut paused, &stop).await?;
+                open = rest;
+            }
         }
         let due = farm
             .next_deadline(now)
@@ -183,26 +190,30 @@ impl Engine {
     }
 }
 
-/// What people asked for and nobody has answered. Asked of the store by the only one who answers, so
-/// that nothing changes between the look and the deed.
-async fn wishes(farm: &Farm, store: &Store) -> Vec<Input> {
-    let open = match store.open_intents().await {
-        Ok(open) => open,
-        Err(why) => {
-            warn!(
-                "cannot read what people asked for: {:#}",
-                anyhow::Error::from(why)
-            );
-            return Vec::new();
-        }
-    };
-    let mut inputs = Vec::new();
-    let about = |intent: &Intent| match intent.wish {
+/// What people asked for and nobody has answered.
+async fn wishes(store: &Store) -> Vec<Intent> {
+    store.open_intents().await.unwrap_or_else(|why| {
+        warn!(
+            "cannot read what people asked for: {:#}",
+            anyhow::Error::from(why)
+        );
+        Vec::new()
+    })
+}
+
+fn about(intent: &Intent) -> BuildId {
+    match intent.wish {
         Wish::Cancel(build) | Wish::Retry(build) => build,
-    };
+    }
+}
+
+/// As the core takes them. Asked of the store by the only one who answers, so that nothing changes between the look
+/// and the deed.
+async fn looked_up(farm: &Farm, store: &Store, wishes: Vec<Intent>) -> Vec<Input> {
+    let mut inputs = Vec::new();
     for Intent {
         id: intent, by, wish, ..
-    } in farm::first_of_each(open, about)
+    } in wishes
     {
         match wish {
             Wish::Cancel(build) => inputs.push(Input::Cancel { intent, build, by }),
@@ -224,18 +235,23 @@ async fn wishes(farm: &Farm, store: &Store) -> Vec<Input> {
             }
         }
     }
-    match store.returned_loans().await {
-        Ok(returned) => inputs.extend(
-            returned
-                .into_iter()
-                .map(|(loan, by)| Input::LoanReturned { loan, by }),
-        ),
-        Err(why) => warn!(
-            "cannot read which machines are given back: {:#}",
-            anyhow::Error::from(why)
-        ),
-    }
     inputs
+}
+
+async fn returned(store: &Store) -> Vec<Input> {
+    match store.returned_loans().await {
+        Ok(returned) => returned
+            .into_iter()
+            .map(|(loan, by)| Input::LoanReturned { loan, by })
+            .collect(),
+        Err(why) => {
+            warn!(
+                "cannot read which machines are given back: {:#}",
+                anyhow::Error::from(why)
+            );
+            Vec::new()
+        }
+    }
 }
 
 /// Of what a look at the store some time ago found missing, what is missing still.

@@ -31,6 +31,8 @@ pub struct Upto {
     pub look: u64,
     /// The project of the corpus that has what some look of this process saw, so what it lacks is gone.
     pub project: Option<Arc<str>>,
+    /// Some branch of that look could not be told: what the project lacks may be there.
+    pub partly: bool,
 }
 
 pub struct Intake {
@@ -58,7 +60,8 @@ struct Told {
     key: Arc<str>,
     look: u64,
     reader: Mirrored,
-    done: anyhow::Result<()>,
+    /// Whether all of it.
+    done: anyhow::Result<bool>,
 }
 
 impl Intake {
@@ -87,8 +90,11 @@ impl Intake {
                 Some(told) = telling.join_next() => {
                     let told = told.context("telling the log of a repository was stopped")?;
                     let reader = match told.done {
-                        Ok(()) => {
-                            self.note(&told.repo, Upto { look: told.look, project: Some(told.key) });
+                        Ok(all) => {
+                            if !all {
+                                warn!("the mirror of {} lacks what some of its branches are built on; they wait", told.repo);
+                            }
+                            self.note(&told.repo, Upto { look: told.look, project: Some(told.key), partly: !all });
                             Reader::Idle(told.reader)
                         }
                         Err(why) => {
@@ -144,7 +150,6 @@ impl Intake {
                     // What it has just fetched is not there: the next look finds out what else is not.
                     mirror.doubt();
                 }
-                let done = done.map(drop);
                 Told {
                     repo,
                     key,

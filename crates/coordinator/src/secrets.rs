@@ -1,7 +1,8 @@
 //! Secrets of the farm's own machine, for steps: a file for each, called by its name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use crate::mask::{SECRET_MIN, Secrets};
 use crate::{Current, current};
@@ -15,6 +16,8 @@ const MOST: usize = 1000;
 pub struct Folder {
     config: Current,
     state: PathBuf,
+    /// Values that commands were given by this process: hidden also when the file has another by now.
+    given: Arc<Mutex<BTreeSet<Vec<u8>>>>,
 }
 
 /// All there are at a moment. No `Debug`: it must not get printed.
@@ -22,7 +25,11 @@ pub struct Known(BTreeMap<String, Vec<u8>>);
 
 impl Folder {
     pub fn new(config: Current, state: PathBuf) -> Folder {
-        Folder { config, state }
+        Folder {
+            config,
+            state,
+            given: Arc::default(),
+        }
     }
 
     fn path(&self) -> PathBuf {
@@ -51,6 +58,13 @@ impl Folder {
         read.unwrap_or_else(|_| Err("the secrets cannot be read: the reader panicked".to_owned()))
     }
 
+    /// What is to be hidden in logs: all, since one step may leave behind what another prints.
+    pub async fn to_hide(&self) -> Result<Secrets, String> {
+        let known = self.read().await?;
+        let given = self.given.lock().expect("no holder panics").clone();
+        Ok(Secrets::new(known.0.values().chain(&given).map(Vec::as_slice)))
+    }
+
     /// The environment with what it refers to put in. The message names the file, never what is in it.
     pub async fn resolve(&self, env: &[(String, String)]) -> Result<Vec<(String, String)>, String> {
         if !env.iter().any(|(_, value)| value.starts_with("secret:")) {
@@ -73,7 +87,13 @@ impl Folder {
                 .ok()
                 .filter(|text| !text.contains('\0'));
             match text {
-                Some(text) if text.len() >= SECRET_MIN => Ok((key.clone(), text)),
+                Some(text) if text.lines().any(|line| line.len() >= SECRET_MIN) => {
+                    self.given
+                        .lock()
+                        .expect("no holder panics")
+                        .insert(secret.clone());
+                    Ok((key.clone(), text))
+                }
                 Some(text) => Err(format!(
                     "the secret in `{}` has {} bytes; it needs {SECRET_MIN} or more to be kept out of logs",
                     file.display(),
@@ -83,13 +103,6 @@ impl Folder {
             }
         };
         env.iter().map(one).collect()
-    }
-}
-
-impl Known {
-    /// What is to be hidden in logs: all, since one step may leave behind what another prints.
-    pub fn secrets(&self) -> Secrets {
-        Secrets::new(self.0.values().map(Vec::as_slice))
     }
 }
 

@@ -94,6 +94,7 @@ impl Watch {
             let at = At {
                 look,
                 project: upto.project,
+                partly: upto.partly,
                 new,
             };
             match self.one(&config, repo, conf, &at, all).await {
@@ -117,7 +118,9 @@ impl Watch {
         at: &At,
         all: bool,
     ) -> anyhow::Result<bool> {
-        let At { look, project, new } = at;
+        let At {
+            look, project, new, ..
+        } = at;
         let default = look.seen.as_ref().and_then(|seen| seen.default_branch.as_ref());
         let state = self
             .store
@@ -133,15 +136,16 @@ impl Watch {
         if *new && !same {
             self.record_state(repo, look).await?;
         }
-        let mut done = true;
+        let (mut done, mut failed) = (true, Ok(()));
         let snapshot = self.corpus.borrow().clone();
         if let Some((project, snapshot)) = project.as_ref().zip(snapshot) {
             let stored = self.store.branches(Some(repo)).await?;
             let tracked = |branch: &BranchName| conf.tracks(branch, default);
             let heads = heads(&snapshot.corpus, project);
-            let steps = branches::plan(&heads, &stored, tracked, default);
+            let mut steps = branches::plan(&heads, &stored, tracked, default);
+            // What could not be told is not there, and not gone.
+            steps.retain(|step| !at.partly || !matches!(step, Step::Gone { .. }));
             done = steps.len() <= BRANCHES_MAX;
-            let mut failed = Ok(());
             for step in steps.into_iter().take(BRANCHES_MAX) {
                 // The others are not held up by one that cannot be recorded.
                 failed = self
@@ -149,13 +153,13 @@ impl Watch {
                     .await
                     .and(failed);
             }
-            failed?;
         }
         // Between rounds that follow each other at once, every branch would be compared far too often.
         self.compare(config, repo, conf, done || all).await?;
         if *new && same {
             self.record_state(repo, look).await?;
         }
+        failed?;
         Ok(done)
     }
 
@@ -296,6 +300,7 @@ struct At {
     look: Look,
     /// Of the corpus, as of [`crate::intake::Upto`].
     project: Option<Arc<str>>,
+    partly: bool,
     new: bool,
 }
 

@@ -102,11 +102,14 @@ pub enum Input {
     Tick,
 }
 
-/// Of what people asked for and nobody has answered, what to hand in together, oldest first in and out: of each build the
-/// first. What an answer to it makes of the build, the second must be looked up after.
-pub fn first_of_each<W>(open: impl IntoIterator<Item = W>, build: impl Fn(&W) -> BuildId) -> Vec<W> {
+/// What people asked for and nobody has answered, oldest first in and out: of each build the first, to be handed in
+/// together, and the rest. What an answer to the first makes of its build, the second must be looked up after.
+pub fn first_of_each<W>(
+    open: impl IntoIterator<Item = W>,
+    build: impl Fn(&W) -> BuildId,
+) -> (Vec<W>, Vec<W>) {
     let mut seen = BTreeSet::new();
-    open.into_iter().filter(|wish| seen.insert(build(wish))).collect()
+    open.into_iter().partition(|wish| seen.insert(build(wish)))
 }
 
 /// What to do, once everything in `writes` of the same [`Step`] is durable.

@@ -437,6 +437,7 @@ fn a_machine_said_to_be_free_while_it_is_held_gets_no_second_build() {
 #[test]
 fn of_each_build_the_first_wish_is_handed_in() {
     let open = [(1, 7), (2, 7), (3, 8), (4, 7), (5, 8)];
-    let first = first_of_each(open, |(_, build)| BuildId(*build));
+    let (first, rest) = first_of_each(open, |(_, build)| BuildId(*build));
     assert_eq!(first, [(1, 7), (3, 8)]);
+    assert_eq!(rest, [(2, 7), (4, 7), (5, 8)]);
 }

@@ -530,7 +530,9 @@ impl ReversePool {
         while n <= NAMESAKES_MAX {
             let name = machine_name(&head.hostname, instance, n);
             let older = self.0.lock().machines.get(&name).map(|older| {
-                let alike = older.host_type == admitted.host_type
+                // One with a key of its own gives way to nobody who has not shown that key.
+                let alike = older.own_name.is_none()
+                    && older.host_type == admitted.host_type
                     && older.hostname == head.hostname
                     && older.instance == head.instance;
                 (older.generation, alike.then(|| older.client.clone()))
@@ -591,6 +593,13 @@ impl ReversePool {
             };
             if let Some((client, up)) = self.put(admitted, status, name.clone(), replaces) {
                 return Claim::Up(client, Box::new(up));
+            }
+            let state = self.0.lock();
+            let holder = state.machines.get(&name).map(|holder| holder.own_name.as_deref());
+            if holder.is_some_and(|holder| holder != Some(own_name)) {
+                return Claim::No(format!(
+                    "another machine is called {name}; enrol this one by another name"
+                ));
             }
             // Somebody else took the name meanwhile: look at it again.
         }

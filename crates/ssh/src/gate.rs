@@ -261,6 +261,11 @@ impl server::Handler for Gate {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
+        // The machine is lent, not the network that it is in.
+        if !["localhost", "127.0.0.1", "::1"].contains(&host) {
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        }
         let opened = match self.machine().await {
             Ok(machine) => machine
                 .channel_open_direct_tcpip(host, port, from, from_port)

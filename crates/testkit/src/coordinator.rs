@@ -257,8 +257,24 @@ impl World<'_> {
             std::mem::take(&mut coordinator.inbox),
             std::mem::take(&mut coordinator.wishes_due),
         );
+        let mut open: Vec<(i64, Wish)> = Vec::new();
         if look {
-            self.turn(self.open_wishes())?;
+            open.extend(self.wishes.iter().map(|(intent, wish)| (*intent, *wish)));
+        }
+        let about = |(_, wish): &(i64, Wish)| match wish {
+            Wish::Cancel(build) | Wish::Retry(build) => *build,
+        };
+        while !open.is_empty() {
+            let (first, rest) = match self.fault {
+                Some(Fault::EveryWish) => (open, Vec::new()),
+                _ => first_of_each(open, about),
+            };
+            let told = self.looked_up(first);
+            self.turn(told)?;
+            // Killed, or waiting for the store: what is open then is read again.
+            let on = self.coordinator.as_ref();
+            open = rest;
+            open.retain(|_| on.is_some_and(|coordinator| coordinator.stuck.is_none()));
         }
         match &mut self.coordinator {
             Some(coordinator) if coordinator.stuck.is_some() => coordinator.inbox = batch,
@@ -370,12 +386,12 @@ impl World<'_> {
         effects.into_iter().filter_map(aim).collect()
     }
 
-    fn open_wishes(&self) -> Vec<Input> {
+    fn looked_up(&self, wishes: Vec<(i64, Wish)>) -> Vec<Input> {
         let Some(coordinator) = &self.coordinator else {
             return Vec::new();
         };
         let by = || "ann".to_owned();
-        let one = |(&intent, &wish): (&i64, &Wish)| match wish {
+        let one = |(intent, wish): (i64, Wish)| match wish {
             Wish::Cancel(build) => Input::Cancel {
                 intent,
                 build,
@@ -396,13 +412,7 @@ impl World<'_> {
                 }
             }
         };
-        let about = |(_, wish): &(&i64, &Wish)| match wish {
-            Wish::Cancel(build) | Wish::Retry(build) => *build,
-        };
-        match self.fault {
-            Some(Fault::EveryWish) => self.wishes.iter().map(one).collect(),
-            _ => first_of_each(&self.wishes, about).into_iter().map(one).collect(),
-        }
+        wishes.into_iter().map(one).collect()
     }
 
     /// Commits, then acts; or is killed before, between or after, or waits for the store.

@@ -461,6 +461,8 @@ async fn a_long_log_is_indexed_at_its_end_and_searched() {
     assert_eq!(two, found[..2]);
     assert_eq!(logs.search(step(), b"no such", 2).await.unwrap().unwrap(), []);
     assert_eq!(logs.search(step(), b"", 2).await.unwrap().unwrap(), []);
+    // It went round for ever.
+    assert_eq!(logs.search(step(), b"\n8 some", 2).await.unwrap().unwrap(), []);
 
     // More is printed after all: the index is of a part, and the rest is scanned.
     writer.append(b"one more\n").await.unwrap();

@@ -178,7 +178,8 @@ impl Containment {
             doors,
             network: limits.no_network.then(Network::choose),
             user: self.bounds.user.clone(),
-            drop_rights: ruleset.is_some()
+            // With them a command would walk out again, of its network too.
+            drop_rights: (ruleset.is_some() || limits.no_network)
                 && self.bounds.user.is_none()
                 && rustix::process::geteuid().is_root(),
             ruleset,

@@ -14,18 +14,21 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use buildlet_api::BoxedStream;
 use farm::Input;
+use ids::Timestamp;
 use serde::Deserialize;
 use ssh::{Farm, Keys, Lent};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use store::read::{Role, TokenRow};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
+use tracing::info;
 use web::ConnectionInfo;
 
 use super::Gomotes;
 use super::wire::{Refusal, refusal};
-use crate::current;
+use crate::{current, engine};
 
 /// In the state folder; `people/user-amy` in it has the keys of one person.
 const FOLDER: &str = "ssh";
@@ -59,8 +62,15 @@ impl Shells {
         })
     }
 
-    fn keys_of(&self, owner: &str) -> io::Result<Vec<String>> {
-        match std::fs::read_to_string(self.people.join(owner)) {
+    /// Those that were put since `since`: what a namesake left behind is no key of theirs.
+    fn keys_of(&self, owner: &str, since: Timestamp) -> io::Result<Vec<String>> {
+        let path = self.people.join(owner);
+        let put = std::fs::metadata(&path).and_then(|meta| meta.modified());
+        let put = put.map(|at| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        if put.is_ok_and(|at| at.as_micros() < u128::try_from(since.0).unwrap_or(0)) {
+            return Ok(Vec::new());
+        }
+        match std::fs::read_to_string(path) {
             Ok(text) => ssh::authorized(&text).map_err(io::Error::other),
             Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(why) => Err(why),
@@ -133,6 +143,31 @@ pub async fn certify(
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// Since when an owner may borrow, of all the tokens that ever had their name. One without any shows a key made from
+/// the master key, which is good for ever.
+fn good_since(tokens: &[TokenRow], owner: &str, now: Timestamp) -> Option<Timestamp> {
+    let named = |token: &&TokenRow| owner.strip_prefix("user-") == Some(token.name.as_str());
+    let mut of_name = tokens.iter().filter(named).peekable();
+    if of_name.peek().is_none() {
+        return Some(Timestamp(0));
+    }
+    let good = |token: &&TokenRow| {
+        token.revoked.is_none()
+            && token.expires.is_none_or(|until| now < until)
+            && token.role >= Role::Contributor
+    };
+    of_name.find(good).map(|token| token.created)
+}
+
+impl Gomotes {
+    async fn good_since(&self, owner: &str) -> Result<Timestamp, String> {
+        let tokens = self.tokens.store().tokens().await;
+        let tokens = tokens.map_err(|why| format!("{:#}", anyhow::Error::from(why)))?;
+        good_since(&tokens, owner, engine::wall())
+            .ok_or_else(|| format!("the token of {owner} was revoked, or has expired"))
+    }
+}
+
 impl Farm for Gomotes {
     fn lent<'a>(&'a self, name: &'a str) -> Answer<'a, Result<Lent, String>> {
         Box::pin(async move {
@@ -146,7 +181,11 @@ impl Farm for Gomotes {
                 .inspect_err(|_| self.desk.cut(row.loan.loan))
                 .map_err(cut_off)?;
             let owner = row.loan.owner.clone();
-            let keys = self.shells.keys_of(&owner).map_err(|why| why.to_string())?;
+            let since = self.good_since(&owner).await?;
+            let keys = self
+                .shells
+                .keys_of(&owner, since)
+                .map_err(|why| why.to_string())?;
             let config = current(&self.config);
             let host = config.hosts.get(&row.loan.host_type);
             Ok(Lent {
@@ -199,6 +238,10 @@ impl Farm for Gomotes {
     fn used<'a>(&'a self, lent: &'a Lent) -> Answer<'a, ()> {
         Box::pin(async move {
             if let Ok(row) = self.loan(&lent.name).await {
+                if let Err(why) = self.good_since(&lent.owner).await {
+                    info!(loan.name = %lent.name, "sessions with {} are cut: {why}", lent.name);
+                    return self.desk.cut(row.loan.loan);
+                }
                 // Closed only when the coordinator stops.
                 let _ = self.inputs.send(Input::LoanUsed { loan: row.loan.loan }).await;
             }
@@ -235,6 +278,41 @@ mod tests {
     use tokio::io::duplex;
 
     use super::*;
+
+    #[test]
+    fn whose_token_is_no_more_borrows_no_more_and_a_namesake_begins_anew() {
+        let token = |id, name: &str, created, revoked: Option<i64>, expires: Option<i64>| TokenRow {
+            id,
+            name: name.to_owned(),
+            role: Role::Contributor,
+            created: Timestamp(created),
+            expires: expires.map(Timestamp),
+            revoked: revoked.map(Timestamp),
+            last_used: None,
+        };
+        let since = |tokens: &[TokenRow]| good_since(tokens, "user-amy", Timestamp(50)).map(|at| at.0);
+        assert_eq!(since(&[]), Some(0), "by the master key");
+        assert_eq!(since(&[token(1, "bob", 10, Some(20), None)]), Some(0));
+        assert_eq!(since(&[token(1, "amy", 10, None, None)]), Some(10));
+        assert_eq!(since(&[token(1, "amy", 10, Some(20), None)]), None);
+        assert_eq!(since(&[token(1, "amy", 10, None, Some(50))]), None);
+        let again = [
+            token(1, "amy", 10, Some(20), None),
+            token(2, "amy", 30, None, Some(51)),
+        ];
+        assert_eq!(since(&again), Some(30));
+        let dir = tempfile::tempdir().expect("a folder");
+        let shells = Shells::open(dir.path(), None).expect("a folder");
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJN1u2gLZVCE2bPcz2kkTMHzqjLzNMqvgGVFkHUbGdBh";
+        shells.keep("user-amy", &[key.to_owned()]).expect("kept");
+        assert_eq!(shells.keys_of("user-amy", Timestamp(30)).expect("read").len(), 1);
+        assert!(
+            shells
+                .keys_of("user-amy", Timestamp(i64::MAX))
+                .expect("read")
+                .is_empty()
+        );
+    }
 
     #[tokio::test]
     async fn a_connection_begins_behind_the_machines_answer() {
