@@ -27,7 +27,7 @@ const ENTRIES_MAX: usize = 10_000_000;
 /// Folders of one archive whose owner lacks rights to them; more are not remembered, and refused.
 const RIGHTS_MAX: usize = 100_000;
 
-/// What of a disk an archive leaves free, in bytes.
+/// What of a disk an archive leaves free, in bytes; of a small one, a tenth of what is free.
 const SPARE: u64 = 64 << 20;
 
 /// How often a folder is emptied that does not stay so.
@@ -85,7 +85,7 @@ pub fn unpack(root: &Root, dir: &Path, archive: impl Read) -> Result<(), FileErr
     let folder = root.make_folder(dir).map_err(|why| failed("make", dir, why))?;
     // Where that cannot be learnt, the disk itself will say.
     let free = at::fstatvfs(&folder).map_or(ARCHIVE_MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-    unpack_within(root, dir, archive, ARCHIVE_MAX.min(free.saturating_sub(SPARE)))
+    unpack_within(root, dir, archive, ARCHIVE_MAX.min(free - SPARE.min(free / 10)))
 }
 
 /// As [`unpack`], into `max` bytes at most.

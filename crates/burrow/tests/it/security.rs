@@ -658,9 +658,9 @@ fn check_methods(farm: &Guarded) {
                 ..get(row.route, row.at, row.may, 405)
             };
             let answer = farm.as_role(&other, Role::Admin, &[]);
-            // Go's protocol, of before there was any other way to refuse.
-            let by_go = ["/buildlet/create", "/buildlet/list"].contains(&row.route);
-            let wanted = if by_go { 400 } else { 405 };
+            // Go's protocols, of before there was any other way to refuse.
+            let by_go = ["/buildlet/create", "/buildlet/list", "/logs", "/logs/{number}"];
+            let wanted = if by_go.contains(&row.route) { 400 } else { 405 };
             assert_eq!(answer.status, wanted, "{method} {}: {:.100}", row.at, answer.text);
         }
     }
