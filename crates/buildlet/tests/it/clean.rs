@@ -73,7 +73,9 @@ fn a_folder_that_is_cleaned_holds_nothing_that_a_command_puts_there_meanwhile() 
         ("cmdArg", script),
     ];
     assert_eq!(machine.post("/burrow/exec?id=a", &form).status, 200);
+    let began = std::time::Instant::now();
     while !machine.work("f8").exists() {
+        assert!(began.elapsed().as_secs() < 50, "the command writes nothing");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     assert_eq!(machine.post("/removeall", &[("path", ".")]).shown(), "200 ");
